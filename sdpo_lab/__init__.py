@@ -1,0 +1,23 @@
+"""sdpo_lab: understand, see and experiment with SDPO (Self-Distillation Policy Optimization, arXiv 2601.20802)."""
+
+from sdpo_lab import losses
+from sdpo_lab.config import SDPOConfig
+from sdpo_lab.credit import Credit, credit
+from sdpo_lab.evaluation import Evaluation
+from sdpo_lab.models import list_models, load_model
+from sdpo_lab.records import History, StepRecord
+from sdpo_lab.rollouts import Rollout, rollout
+from sdpo_lab.tasks import Problem, Task, Verdict, list_tasks, load_task
+from sdpo_lab.trainer import SDPOTrainer
+
+__version__ = "0.1.0"
+__all__ = ["Credit", "Evaluation", "History", "Problem", "Rollout", "SDPOConfig", "SDPOTrainer", "StepRecord", "Task", "Verdict", "credit", "list_models",
+           "list_tasks", "load_model", "load_task", "losses", "rollout", "views"]
+
+
+def __getattr__(name: str):
+    if name == "views":  # widgets and plotly are imported when first asked for, never before
+        import importlib
+
+        return importlib.import_module("sdpo_lab.views")
+    raise AttributeError(f"module 'sdpo_lab' has no attribute {name!r}")

@@ -1,0 +1,68 @@
+"""Chats to token ids. Special tokens come from the chat template alone: the same characters inside a message stay text."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+
+def encode_chat(tokenizer: Any, messages: list[dict[str, str]]) -> list[int]:
+    """Token ids of a chat up to where the assistant starts to write.
+
+    One render, one tokenisation. Only where a message holds the string of a special token is the render cut there and
+    that string tokenised as plain characters. Raises ValueError when the tokenizer has no chat template.
+    """
+    if not getattr(tokenizer, "chat_template", None):
+        raise ValueError("the tokenizer has no chat template; set tokenizer.chat_template (see the model's card) before using it here")
+    special = special_strings(tokenizer)
+    found: list[str] = []  # special strings met in the messages, in the order of their marks
+    mark = unused_mark(messages)
+
+    def hide(match: re.Match[str]) -> str:
+        found.append(match.group())
+        return f"{mark}{len(found) - 1};"
+
+    if special:
+        messages = [{**m, "content": special.sub(hide, m["content"])} for m in messages]
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, enable_thinking=False)
+    if not found:
+        return tokenizer(text, add_special_tokens=False).input_ids
+    ids: list[int] = []
+    for i, piece in enumerate(re.split(f"{mark}(\\d+);", text)):  # template and text in even places, marks in odd ones
+        ids += encode_plain(tokenizer, found[int(piece)]) if i % 2 else tokenizer(piece, add_special_tokens=False).input_ids
+    return ids
+
+
+def encode_plain(tokenizer: Any, text: str) -> list[int]:
+    """Ids of `text` with no special token among them, whatever it says."""
+    special = special_strings(tokenizer)
+    pieces = [text] if special is None else special.split(text)
+    strings = [] if special is None else special.findall(text)
+    ids = list(tokenizer(pieces[0], add_special_tokens=False).input_ids) if pieces[0] else []
+    for string, piece in zip(strings, pieces[1:]):
+        for part in (string[:1], string[1:], piece):  # cut after its first character, a special token is none
+            ids += tokenizer(part, add_special_tokens=False).input_ids if part else []
+    return ids
+
+
+def special_strings(tokenizer: Any) -> re.Pattern[str] | None:
+    """A pattern of every special token's string, longest first; None when the tokenizer has none."""
+    strings = {t.content for t in tokenizer.added_tokens_decoder.values()} | set(tokenizer.all_special_tokens)
+    return re.compile("|".join(re.escape(s) for s in sorted(strings, key=len, reverse=True))) if strings else None
+
+
+def unused_mark(messages: list[dict[str, str]]) -> str:
+    """A private-use character that stands in no message."""
+    text = "".join(m["content"] for m in messages)
+    return next(c for c in map(chr, range(0xE000, 0xF8FF)) if c not in text)
+
+
+def end_ids(model: Any, tokenizer: Any) -> set[int]:
+    """Ids that end an attempt: all of the generation config's, and the tokenizer's own."""
+    ids = getattr(model.generation_config, "eos_token_id", None)
+    ends = set(ids if isinstance(ids, list) else [] if ids is None else [ids])
+    if tokenizer.eos_token_id is not None:
+        ends.add(tokenizer.eos_token_id)
+    if not ends:
+        raise ValueError("neither the tokenizer nor the model's generation_config names an end-of-sequence token; set tokenizer.eos_token")
+    return ends

@@ -1,0 +1,107 @@
+"""What a run leaves behind: a record per step, the history, and the file format of recorded runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from sdpo_lab.rollouts import Rollout
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One step of training. `reward` is that of the attempts sampled *before* the update."""
+
+    step: int  #: 1 for the first
+    reward: float  #: mean over the attempts
+    loss: float  #: of the update; nan when the step was skipped
+    metrics: dict[str, float]
+    rollouts: list[Rollout] = field(repr=False)
+    seconds: float = 0.0
+
+
+@dataclass
+class History:
+    """All step records of a trainer, and every change made on the way: `changes[step]` took effect at that step."""
+
+    records: list[StepRecord] = field(default_factory=list)
+    changes: dict[int, dict[str, Any]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, i: int) -> StepRecord:
+        return self.records[i]
+
+    def __iter__(self):
+        return iter(self.records)
+
+    def rows(self) -> list[dict[str, float]]:
+        """JSON-able: step, reward, loss, seconds and all metrics, without the attempts."""
+        return [{"step": r.step, "reward": r.reward, "loss": r.loss, "seconds": r.seconds, **r.metrics} for r in self.records]
+
+    def to_frame(self):
+        """The same as a pandas table, one row a step."""
+        import pandas
+
+        return pandas.DataFrame(self.rows()).set_index("step") if self.records else pandas.DataFrame()
+
+
+@dataclass
+class RunRecord:
+    """A recorded run: all that is needed to do it again, and what came out. Shipped as JSON in `experiments/records/`."""
+
+    name: str  #: what was compared, e.g. "sdpo", "grpo"
+    task: dict[str, Any]  #: {"name": ..., **dials}
+    config: dict[str, Any]
+    model: dict[str, str]  #: {"name": ..., "sha256": ...}
+    rows: list[dict[str, float]]  #: `History.rows()`
+    evaluations: list[dict[str, Any]]  #: {"step": ..., "role": ..., "accuracy": ..., ...}, see `Evaluation.to_dict`
+    changes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=lambda: software())
+    format: int = FORMAT
+
+
+def software() -> dict[str, str]:
+    """Versions that decide the numbers, and the kind of machine."""
+    return {name: version(name) for name in ("torch", "transformers", "numpy")} | {
+        "python": platform.python_version(), "machine": platform.machine(), "system": platform.system()}
+
+
+def model_checksum(folder: str | Path) -> str:
+    """SHA-256 of a model folder's weights."""
+    return hashlib.sha256((Path(folder) / "model.safetensors").read_bytes()).hexdigest()
+
+
+def write_records(path: str | Path, runs: list[RunRecord]) -> None:
+    """Write recorded runs; numbers are kept to six digits, not-a-number as null."""
+    text = json.dumps([_tidy(asdict(run)) for run in runs], indent=None, separators=(",", ":"), allow_nan=False)
+    new = Path(path).with_suffix(".new")
+    new.write_text(text.replace('{"name"', '\n{"name"') + "\n", encoding="utf-8")
+    new.replace(path)
+
+
+def read_records(path: str | Path) -> list[RunRecord]:
+    """Read recorded runs. Raises ValueError for a file of another format."""
+    runs = json.loads(Path(path).read_text(encoding="utf-8"))
+    for run in runs:
+        if run.get("format") != FORMAT:
+            raise ValueError(f"{path} has format {run.get('format')!r}; this version reads format {FORMAT}")
+    return [RunRecord(**run) for run in runs]
+
+
+def _tidy(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _tidy(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_tidy(v) for v in value]
+    if isinstance(value, float):
+        return None if value != value or value in (float("inf"), float("-inf")) else float(f"{value:.6g}")
+    return value

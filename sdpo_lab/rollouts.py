@@ -1,0 +1,132 @@
+"""Sample groups of attempts. The noise of a token depends on who it is, never on the shape of the batch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from sdpo_lab.chat import encode_chat, end_ids
+from sdpo_lab.errors import check_range
+from sdpo_lab.tasks.base import Problem
+
+
+@dataclass
+class Rollout:
+    """One attempt at one problem, and what came of it. `reward` and `feedback` are set when it has been judged."""
+
+    problem: Problem
+    index: int  #: its place in the group
+    text: str  #: decoded, without special tokens: what the judge reads
+    completion_ids: list[int]  #: as sampled, the end token included; both roles score exactly these
+    entropy: float = float("nan")  #: mean over its tokens of the sampling distribution's entropy, nats
+    truncated: bool = False  #: no end token within the allowed length
+    reward: float | None = None
+    feedback: str = ""
+    teacher_messages: list[dict[str, str]] = field(default_factory=list)  #: the chat its teacher was shown
+    demonstration: int | None = None  #: index of the sibling whose attempt was shown as the solution
+    active: bool = False  #: did it take part in the update
+    why: str = ""  #: the reason in words when it did not
+
+
+def rollout(model: Any, tokenizer: Any, problems: Iterable[Problem], num_generations: int = 8, temperature: float = 1.0, seed: int = 0, *,
+            step: int = 0, max_completion_length: int = 256, top_p: float = 1.0, batch_size: int = 4096) -> list[Rollout]:
+    """`num_generations` attempts at each problem, in problem order; temperature 0 is greedy.
+
+    At most `batch_size` attempts are sampled together, which changes memory and speed but no token.
+    """
+    check_range("num_generations", num_generations, int, 1, 4096)
+    check_range("temperature", temperature, float, 0, 100)
+    problems = list(problems)
+    prompts = [encode_chat(tokenizer, p.messages) for p in problems]
+    keys = [[noise_key(seed, step, p.id, i) for i in range(num_generations)] for p in problems]
+    at_once, found = max(1, batch_size // num_generations), []
+    for start in range(0, len(problems), at_once):
+        part = slice(start, start + at_once)
+        found += sample(model, tokenizer, prompts[part], keys[part], temperature, top_p, max_completion_length)
+    return [Rollout(problems[i // num_generations], i % num_generations, *attempt) for i, attempt in enumerate(found)]
+
+
+@torch.no_grad()
+def sample(model: Any, tokenizer: Any, prompts: list[list[int]], keys: list[list[int]], temperature: float, top_p: float,
+           max_completion_length: int) -> list[tuple[str, list[int], float, bool]]:
+    """(text, ids, mean entropy, truncated) of every attempt; `keys[i]` holds the noise keys of the attempts at prompt i.
+
+    Each prompt is read once for its whole group; attempts that end leave the batch.
+    """
+    device, ends, group = model.device, torch.tensor(sorted(end_ids(model, tokenizer)), device=model.device), len(keys[0])
+    limit = getattr(model.config, "max_position_embeddings", None)
+    longest = max(map(len, prompts))
+    if limit and longest >= limit:
+        raise ValueError(f"a prompt has {longest} tokens, the model's context is {limit}; shorten the problem or take another model")
+    steps = min(max_completion_length, limit - longest) if limit else max_completion_length
+    # left-padded, so that every prompt ends at the same column
+    ids = torch.tensor([[0] * (longest - len(p)) + p for p in prompts], device=device)  # (P, L)
+    mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=device)
+    uniforms = torch.from_numpy(noise(np.array(keys, dtype=np.uint64).ravel(), steps)).to(device)  # (R, steps), R = P x G
+    was_training = model.training
+    model.eval()
+    out = model(input_ids=ids, attention_mask=mask, position_ids=positions(mask), use_cache=True, logits_to_keep=1)
+    cache, logits = out.past_key_values, out.logits[:, -1].repeat_interleave(group, 0)
+    cache.batch_repeat_interleave(group)
+    mask, rows = mask.repeat_interleave(group, 0), torch.arange(len(prompts) * group, device=device)
+    tokens = torch.full((len(rows), steps), -1, device=device)  # -1: not sampled
+    entropies = torch.zeros(len(rows), device=device)
+    for t in range(steps):
+        drawn, entropy = draw(logits, uniforms[rows, t], temperature, top_p)
+        tokens[rows, t], entropies[rows] = drawn, entropies[rows] + entropy
+        stay = ~torch.isin(drawn, ends)
+        if not stay.any() or t + 1 == steps:
+            break
+        if not stay.all():
+            drawn, rows, mask = drawn[stay], rows[stay], mask[stay]
+            cache.batch_select_indices(stay.nonzero()[:, 0])
+        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
+        out = model(input_ids=drawn[:, None], attention_mask=mask, position_ids=positions(mask)[:, -1:], past_key_values=cache, use_cache=True)
+        logits = out.logits[:, -1]
+    model.train(was_training)
+    found = [[int(i) for i in row if i >= 0] for row in tokens.tolist()]
+    texts = tokenizer.batch_decode(found, skip_special_tokens=True)
+    stopped = set(ends.tolist())
+    return [(text, row, float(h) / len(row), row[-1] not in stopped) for text, row, h in zip(texts, found, entropies)]
+
+
+def positions(mask: torch.Tensor) -> torch.Tensor:
+    """Position ids of left-padded rows: the first real token is 0, (B, L)."""
+    return (mask.cumsum(1) - 1).clamp(min=0)
+
+
+def draw(logits: torch.Tensor, uniform: torch.Tensor, temperature: float, top_p: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """(token (R,), entropy (R,)) from logits (R, V) by inverting the cumulative distribution at `uniform` (R,) in [0, 1)."""
+    log_probs = torch.log_softmax(logits.float() / (temperature or 1.0), -1)
+    if not torch.isfinite(log_probs.amax(-1)).all():
+        raise FloatingPointError("the model's logits are not finite; its weights are damaged or the learning rate was too high")
+    probs = log_probs.exp()
+    entropy = -(probs * log_probs.clamp(min=-1e9)).sum(-1)
+    if temperature == 0:
+        return logits.argmax(-1), entropy
+    if top_p < 1:  # the smallest set of most likely tokens with at least this mass
+        ordered, order = probs.sort(descending=True)
+        beyond = ordered.cumsum(-1) - ordered >= top_p
+        probs = probs.masked_fill(beyond.scatter(-1, order, beyond), 0)
+    cumulative = probs.double().cumsum(-1)
+    target = uniform[:, None] * cumulative[:, -1:]
+    return torch.searchsorted(cumulative, target, right=True)[:, 0].clamp(max=logits.shape[-1] - 1), entropy
+
+
+def noise_key(*who: object) -> int:
+    """64 bits from (seed, step, problem id, rollout index)."""
+    return int.from_bytes(hashlib.blake2b(repr(who).encode(), digest_size=8).digest(), "big")
+
+
+def noise(keys: np.ndarray, steps: int) -> np.ndarray:
+    """Uniforms in [0, 1), (R, steps): splitmix64 of key and position, a function of these two and nothing else."""
+    with np.errstate(over="ignore"):
+        z = keys[:, None] + (np.arange(steps, dtype=np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return ((z ^ (z >> np.uint64(31))) >> np.uint64(11)) / float(1 << 53)

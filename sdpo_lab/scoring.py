@@ -1,0 +1,53 @@
+"""Student and teacher passes over the same completion tokens."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+
+
+def pad_right(rows: list[list[int]], value: int, device: Any = "cpu") -> torch.Tensor:
+    """Rows of different length as one (B, L) tensor."""
+    longest = max(map(len, rows))
+    return torch.tensor([r + [value] * (longest - len(r)) for r in rows], device=device)
+
+
+def completion_logits(model: Any, prompts: list[list[int]], completions: list[list[int]], temperature: float = 1.0, bf16: bool = False,
+                      ) -> torch.Tensor:
+    """Logits that predict each completion token after its prompt, divided by `temperature`, float32 or better, (B, T, V).
+
+    Rows are padded on the right, where causal attention never looks: positions count from 0 in every row without being
+    passed, also for models with absolute positions, and the value does not depend on the padding.
+    """
+    device, width = model.device, max(map(len, completions))
+    ids = pad_right([p + c for p, c in zip(prompts, completions)], 0, device)  # (B, L)
+    starts = torch.tensor([len(p) - 1 for p in prompts], device=device)  # the last prompt token predicts the first of the completion
+    with torch.autocast(torch.device(device).type, torch.bfloat16) if bf16 else nullcontext():
+        hidden = decoder(model)(input_ids=ids, use_cache=False)[0]  # (B, L, H)
+        at = (starts[:, None] + torch.arange(width, device=device)).clamp(max=ids.shape[1] - 1)  # (B, T)
+        logits = head(model, hidden.gather(1, at[:, :, None].expand(-1, -1, hidden.shape[-1])))
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    return logits if temperature == 1 else logits / temperature
+
+
+def decoder(model: Any) -> Any:
+    """The network below the head, for plain and for adapted (peft) models."""
+    return getattr(model, "get_base_model", lambda: model)().get_decoder()
+
+
+def head(model: Any, hidden: torch.Tensor) -> torch.Tensor:
+    """Hidden states to logits, with the final soft cap (Gemma) or scale (Cohere, Granite) where the model has one."""
+    base = getattr(model, "get_base_model", lambda: model)()
+    logits, config = base.get_output_embeddings()(hidden), base.config
+    if getattr(config, "final_logit_softcapping", None):
+        logits = config.final_logit_softcapping * torch.tanh(logits / config.final_logit_softcapping)
+    if getattr(config, "logit_scale", None):
+        logits = logits * config.logit_scale
+    return logits / config.logits_scaling if getattr(config, "logits_scaling", None) else logits
+
+
+def completion_mask(completions: list[list[int]], device: Any = "cpu") -> torch.Tensor:
+    """1 where there is a token, the end token included, (B, T) float."""
+    return pad_right([[1] * len(c) for c in completions], 0, device).float()

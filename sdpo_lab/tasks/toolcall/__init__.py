@@ -1,0 +1,68 @@
+"""`toolcall`: write the call of a tool whose API was renamed. See `world` for the idea, `judge` for the feedback."""
+
+from __future__ import annotations
+
+import random
+
+from sdpo_lab.errors import check_choice, check_range
+from sdpo_lab.tasks.base import Problem, Verdict
+from sdpo_lab.tasks.toolcall import judge as judging
+from sdpo_lab.tasks.toolcall.requests import draw_problem, write_call
+from sdpo_lab.tasks.toolcall.world import BY_NAME, NOVELTY, draw_convention
+
+FEEDBACK = {
+    0: "nothing",
+    1: "what is wrong",
+    2: "what is wrong and the accepted names, sorted",
+    3: "what is wrong and the right name for it",
+}
+
+
+class ToolCall:
+    """Problems whose answer is one or more calls; the convention decides which argument names are right.
+
+    seed          which convention
+    base_accuracy 0.01 to 0.5: how often a learner who knows only the prior writes one call correctly; sets how rare
+                  the names of the convention are
+    calls         1 to 8 calls an attempt; all must be right for reward 1
+    feedback      0 to 3, the dial `FEEDBACK`
+    reward        "exact": 1 when everything is right, else 0; "fraction": the share of right arguments
+    novelty       how far the convention lies from pre-training, see `draw_convention`
+    """
+
+    name = "toolcall"
+
+    def __init__(self, seed: int = 0, *, base_accuracy: float = 0.05, calls: int = 1, feedback: int = 2, reward: str = "exact",
+                 novelty: str = "seen") -> None:
+        check_range("seed", seed, int, 0, 2**31 - 1)
+        check_range("base_accuracy", base_accuracy, float, 0.01, 0.5)
+        check_range("calls", calls, int, 1, 8)
+        check_choice("feedback", feedback, FEEDBACK)
+        check_choice("reward", reward, ("exact", "fraction"))
+        check_choice("novelty", novelty, NOVELTY)
+        self.dials = dict(seed=seed, base_accuracy=base_accuracy, calls=calls, feedback=feedback, reward=reward, novelty=novelty)
+        self.convention = draw_convention(seed, base_accuracy, novelty)
+        self.tools = tuple(BY_NAME[name] for name in self.convention)
+
+    def problems(self, n: int, split: str = "train", seed: int = 0) -> list[Problem]:
+        """`n` different problems; the same arguments always give the same ones, and no prompt is in both splits."""
+        check_range("n", n, int, 1, 1_000_000)
+        check_choice("split", split, ("train", "test"))
+        rng, found = random.Random(f"toolcall/{seed}/{split}"), {}
+        while len(found) < n:
+            problem = draw_problem(self.tools, self.dials["calls"], split, rng)
+            found[problem.id] = problem
+        return list(found.values())
+
+    def judge(self, problem: Problem, completion: str) -> Verdict:
+        """Never raises on a completion: what is not a call is a verdict too."""
+        errors, fraction = judging.find_errors(problem.data["calls"], self.convention, completion)
+        reward = float(not errors) if self.dials["reward"] == "exact" else fraction
+        return Verdict(reward, judging.say(errors[0], self.dials["feedback"]) if errors else "")
+
+    def solution(self, problem: Problem) -> str:
+        """The right answer in the form the models write it."""
+        return "\n".join(write_call(c["tool"], self.convention[c["tool"]], c["values"]) for c in problem.data["calls"])
+
+    def __repr__(self) -> str:
+        return f"ToolCall({', '.join(f'{k}={v!r}' for k, v in self.dials.items())})"
