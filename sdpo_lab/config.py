@@ -18,7 +18,7 @@ class SDPOConfig:
     """Settings of `SDPOTrainer`. Names are TRL's where TRL has the knob; defaults are the paper's §4 (Table 12).
 
     Raises ValueError or TypeError on construction for an unknown field, a value out of range, and a field that was set
-    explicitly but would do nothing in the chosen combination. `SDPOConfig.preset(name, **fields)` starts from a preset.
+    explicitly (to something else than its default) but would do nothing in the chosen combination. `SDPOConfig.preset(name, **fields)` starts from a preset.
     """
 
     seed: int = 0  #: decides problems, sampling noise and demonstrations; same seed, same machine, same run
@@ -79,7 +79,7 @@ class SDPOConfig:
             raise ValueError(f"generation_batch_size must be a multiple of num_generations; got {self.generation_batch_size} and "
                              f"{self.num_generations}")
         for name, without_effect, reason in INERT:
-            if name in self.explicit and without_effect(self):
+            if name in self.explicit and getattr(self, name) != type(self).__dataclass_fields__[name].default and without_effect(self):
                 raise ValueError(f"{name}={getattr(self, name)!r} would do nothing: {reason}. Leave it out, or change the other field")
 
     @classmethod
@@ -98,8 +98,16 @@ class SDPOConfig:
         return new
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields, JSON-able; `SDPOConfig(**config.to_dict())` is the same configuration."""
+        """All fields, JSON-able; `SDPOConfig.from_dict` is the way back."""
         return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> SDPOConfig:
+        """The configuration that `to_dict` wrote down. No field counts as set by hand."""
+        unknown_names("SDPOConfig", fields, [f.name for f in dataclasses.fields(cls)])
+        self = cls.__new__(cls)
+        self.__init__(**fields)
+        return self
 
 
 RANGES = {  # field: (kind, lowest, highest)

@@ -65,6 +65,7 @@ class RunRecord:
     rows: list[dict[str, float]]  #: `History.rows()`
     evaluations: list[dict[str, Any]]  #: {"step": ..., "role": ..., "accuracy": ..., ...}, see `Evaluation.to_dict`
     changes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    key: str = ""  #: tells the run from the others of its sweep
     versions: dict[str, str] = field(default_factory=lambda: software())
     format: int = FORMAT
 

@@ -46,9 +46,9 @@ class Recipe:
 MINIATURE = Recipe(name="miniature", width=64, layers=2, vocab_size=512, steps=150, documents_per_step=32, warmup=20)
 
 
-def train_tokenizer(recipe: Recipe) -> PreTrainedTokenizerFast:
+def train_tokenizer(recipe: Recipe, documents: int = 6000) -> PreTrainedTokenizerFast:
     rng = random.Random(f"tokenizer/{recipe.seed}")
-    texts = ["\n".join(draw_document(rng)) for _ in range(6000)]
+    texts = ["\n".join(draw_document(rng)) for _ in range(documents)]
     tokenizer = Tokenizer(models.BPE())
     # words without their space, so that a name has the same tokens in a message, in quotes and in a call; digits one by one
     words = pre_tokenizers.Split(Regex(r"\p{L}+|\p{N}|[^\p{L}\p{N}]+"), "isolated")

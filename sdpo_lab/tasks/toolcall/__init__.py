@@ -45,12 +45,18 @@ class ToolCall:
         self.tools = tuple(BY_NAME[name] for name in self.convention)
 
     def problems(self, n: int, split: str = "train", seed: int = 0) -> list[Problem]:
-        """`n` different problems; the same arguments always give the same ones, and no prompt is in both splits."""
+        """`n` different problems; the same arguments always give the same ones, and no prompt is in both splits.
+
+        Raises ValueError when there are not so many.
+        """
         check_range("n", n, int, 1, 1_000_000)
         check_choice("split", split, ("train", "test"))
-        rng, found = random.Random(f"toolcall/{seed}/{split}"), {}
+        rng, found, repeats = random.Random(f"toolcall/{seed}/{split}"), {}, 0
         while len(found) < n:
             problem = draw_problem(self.tools, self.dials["calls"], split, rng)
+            repeats = repeats + 1 if problem.id in found else 0
+            if repeats > 200:  # nearly all there are have been drawn
+                raise ValueError(f"this task has only about {len(found)} different {split} problems; asked for {n}")
             found[problem.id] = problem
         return list(found.values())
 

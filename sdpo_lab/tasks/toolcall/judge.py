@@ -35,6 +35,8 @@ def parse_calls(text: str) -> list[ast.Call] | None:
         return None
     calls = [s.value for s in body if isinstance(s, ast.Expr) and isinstance(s.value, ast.Call)]
     good = len(calls) == len(body) and all(isinstance(c.func, ast.Name) and all(k.arg for k in c.keywords) for c in calls)
+    # Python refuses a name given twice only when it compiles; here the last one would count, a second guess for free
+    good = good and all(len({k.arg for k in c.keywords}) == len(c.keywords) for c in calls)
     return calls if good and calls else None
 
 

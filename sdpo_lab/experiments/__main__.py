@@ -1,0 +1,3 @@
+from sdpo_lab.experiments.sweeps import main
+
+main()

@@ -1,0 +1,99 @@
+"""Sweeps: which runs, on which conventions, in which order. Development seeds choose, sealed seeds report."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from sdpo_lab.config import SDPOConfig
+from sdpo_lab.experiments import RECORDS
+from sdpo_lab.models import DEFAULT, load_model, model_folders
+from sdpo_lab.records import RunRecord, model_checksum, read_records, write_records
+from sdpo_lab.tasks import load_task
+from sdpo_lab.trainer import SDPOTrainer
+
+#: Conventions to tune on. The sealed ones are used once a method's settings are chosen.
+DEVELOPMENT, SEALED = (100, 101, 102), (0, 1, 2, 3, 4)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run, from the shipped model; the same run always gives the same record."""
+
+    name: str
+    config: dict[str, Any]
+    seed: int  #: of the convention
+    task: dict[str, Any] = field(default_factory=dict)
+    steps: int = 60
+    preset: str = "laptop"
+    evaluate: int = 512  #: test problems, before and after
+
+    def __call__(self) -> RunRecord:
+        model, tokenizer = load_model(DEFAULT)
+        dials = {"seed": self.seed, **self.task}
+        task, exact = load_task("toolcall", **dials), load_task("toolcall", **{**dials, "reward": "exact"})
+        trainer = SDPOTrainer(model, tokenizer, task, SDPOConfig.preset(self.preset, **self.config))
+        trainer.task = exact  # accuracy means the whole call, whatever the training reward
+        evaluations = [{"step": 0, **trainer.evaluate(self.evaluate).to_dict()}]
+        trainer.task, began = task, time.perf_counter()
+        trainer.train(self.steps, progress=False)
+        seconds, trainer.task = time.perf_counter() - began, exact
+        evaluations.append({"step": self.steps, "seconds": seconds, **trainer.evaluate(self.evaluate).to_dict()})
+        model_card = {"name": DEFAULT, "sha256": model_checksum(model_folders()[DEFAULT])}
+        return RunRecord(self.name, {"name": "toolcall", **task.dials}, trainer.config.to_dict(), model_card, trainer.history.rows(), evaluations)
+
+    @property
+    def key(self) -> tuple:
+        """What tells this run from the others of its sweep."""
+        return self.name, self.seed, tuple(sorted({**self.task, **self.config, "steps": self.steps}.items()))
+
+
+GRPO_RATES = (3e-5, 1e-4, 2e-4, 3e-4, 5e-4, 1e-3)
+SDPO_RATES = (1e-4, 3e-4, 5e-4, 8e-4, 1.2e-3)
+
+
+def tuning() -> list[Run]:
+    """Learning rates of every method on the development conventions, equal attempts."""
+    return [Run(name, dict(extra, learning_rate=rate), seed, task)
+            for seed in DEVELOPMENT
+            for name, extra, task, rates in (("sdpo", {}, {}, SDPO_RATES), ("grpo", {"distillation_weight": 0.0}, {}, GRPO_RATES),
+                                             ("grpo-shaped", {"distillation_weight": 0.0}, {"reward": "fraction"}, GRPO_RATES))
+            for rate in rates]
+
+
+def quickstart() -> list[Run]:
+    """The headline on sealed conventions: SDPO, GRPO and GRPO with a shaped reward, each at its tuned rate, and the other settings of the dial."""
+    from sdpo_lab.experiments.chosen import CHOSEN
+
+    methods = [("sdpo", {}, {}), ("grpo", {"distillation_weight": 0.0}, {}), ("grpo-shaped", {"distillation_weight": 0.0}, {"reward": "fraction"})]
+    methods += [("sdpo", {}, {"feedback": level}) for level in (0, 1, 3)]
+    return [Run(name, dict(extra, learning_rate=CHOSEN[name]), seed, task) for seed in SEALED for name, extra, task in methods]
+
+
+SWEEPS = {"tuning": tuning, "quickstart": quickstart}
+
+
+def run_sweep(name: str) -> None:
+    """Do the runs that are not in the sweep's file yet, writing after each."""
+    path = RECORDS / f"{name}.json"
+    done = read_records(path) if path.exists() else []
+    checksum = model_checksum(model_folders()[DEFAULT])
+    done = [r for r in done if r.model["sha256"] == checksum]  # runs of another model are made again
+    keys = {r.key for r in done}
+    for run in SWEEPS[name]():
+        if repr(run.key) in keys:
+            continue
+        record = run()
+        record.key = repr(run.key)
+        done.append(record)
+        write_records(path, done)
+        last = record.evaluations[-1]
+        print(f"{run.key}: {record.evaluations[0]['accuracy']:.3f} -> {last['accuracy']:.3f} (greedy {last['greedy']:.3f}) in {last['seconds']:.0f} s", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("sweep", choices=SWEEPS)
+    run_sweep(parser.parse_args().sweep)

@@ -1,0 +1,166 @@
+"""Charts as self-contained SVG: they need no kernel, no network and no JavaScript, and follow the page's light or dark theme.
+
+`Chart.figure()` gives the same as a plotly figure, for hovering and zooming.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+#: Okabe and Ito's colour-blind-safe palette, the darker ones first.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+DASHES = ("", "6 3", "2 3", "8 3 2 3", "4 4", "1 4")  # series differ without colour too
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 720, 300, 52, 16, 34, 42
+
+
+@dataclass
+class Line:
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    low: Sequence[float] = ()  #: a band around the line, e.g. the lowest of several runs
+    high: Sequence[float] = ()
+    points: bool = False
+
+
+@dataclass
+class Chart:
+    """Lines over a common x axis."""
+
+    title: str
+    lines: list[Line]
+    x_title: str = ""
+    y_title: str = ""
+    y_range: tuple[float, float] | None = None
+    note: str = field(default="")  #: a line below, e.g. "recorded"
+
+    def _repr_html_(self) -> str:
+        xs = [v for line in self.lines for v in line.x]
+        ys = [v for line in self.lines for v in (*line.y, *line.low, *line.high) if math.isfinite(v)]
+        x0, x1 = (min(xs), max(xs)) if xs else (0, 1)
+        y0, y1 = self.y_range or ((min(ys), max(ys)) if ys else (0, 1))
+        x1, y1 = (x1 if x1 > x0 else x0 + 1), (y1 if y1 > y0 else y0 + 1)
+
+        def px(x: float) -> float:
+            return LEFT + (x - x0) / (x1 - x0) * (WIDTH - LEFT - RIGHT)
+
+        def py(y: float) -> float:
+            return HEIGHT - BOTTOM - (min(max(y, y0), y1) - y0) / (y1 - y0) * (HEIGHT - TOP - BOTTOM)
+
+        def path(x: Sequence[float], y: Sequence[float]) -> str:
+            return " ".join(f"{px(a):.1f},{py(b):.1f}" for a, b in zip(x, y) if math.isfinite(b))
+
+        parts = axes(x0, x1, y0, y1, px, py, self.x_title, self.y_title)
+        for i, line in enumerate(self.lines):
+            colour, dash = COLOURS[i % len(COLOURS)], DASHES[i % len(DASHES)]
+            if line.low:
+                band = path(line.x, line.high) + " " + path(list(line.x)[::-1], list(line.low)[::-1])
+                parts.append(f'<polygon points="{band}" fill="{colour}" opacity="0.18"/>')
+            parts.append(f'<polyline points="{path(line.x, line.y)}" fill="none" stroke="{colour}" stroke-width="2.2" stroke-dasharray="{dash}"/>')
+            if line.points:
+                parts += [f'<circle cx="{px(a):.1f}" cy="{py(b):.1f}" r="3.2" fill="{colour}"/>' for a, b in zip(line.x, line.y) if math.isfinite(b)]
+        legend = "".join(
+            f'<span style="margin-right:1.2em;white-space:nowrap"><svg width="30" height="8" aria-hidden="true"><line x1="0" x2="30" y1="4" y2="4" '
+            f'stroke="{COLOURS[i % len(COLOURS)]}" stroke-width="2.2" stroke-dasharray="{DASHES[i % len(DASHES)]}"/></svg> {html.escape(line.name)}</span>'
+            for i, line in enumerate(self.lines))
+        return wrap(self.title, parts, legend, self.note)
+
+    def figure(self) -> Any:
+        """The same as a plotly figure."""
+        import plotly.graph_objects as go
+
+        figure = go.Figure(layout=dict(title=self.title, xaxis_title=self.x_title, yaxis_title=self.y_title, yaxis_range=self.y_range))
+        for i, line in enumerate(self.lines):
+            error = dict(type="data", symmetric=False, array=[h - y for h, y in zip(line.high, line.y)],
+                         arrayminus=[y - low for low, y in zip(line.low, line.y)]) if line.low else None
+            figure.add_scatter(x=list(line.x), y=list(line.y), name=html.escape(line.name), line=dict(color=COLOURS[i % len(COLOURS)]), error_y=error)
+        return figure
+
+    def __repr__(self) -> str:
+        ends = "; ".join(f"{line.name}: {line.y[0]:.2f} to {line.y[-1]:.2f}" for line in self.lines if len(line.y))
+        return f"{self.title} ({ends})"
+
+
+@dataclass
+class Bars:
+    """Horizontal bars with their values written out."""
+
+    title: str
+    values: Mapping[str, float]
+    unit: str = ""
+    note: str = ""
+
+    def _repr_html_(self) -> str:
+        top = max([*self.values.values(), 1e-9])
+        rows = "".join(
+            f'<tr><td style="text-align:right;padding:2px 8px;white-space:nowrap">{html.escape(name)}</td><td style="width:100%">'
+            f'<div style="display:inline-block;vertical-align:middle;height:1.1em;min-width:1px;width:{72 * max(value, 0) / top:.2f}%;'
+            f'background:{COLOURS[i % len(COLOURS)]}"></div> {value:.2f} {html.escape(self.unit)}</td></tr>' for i, (name, value) in enumerate(self.values.items()))
+        return (f'<figure style="max-width:{WIDTH}px;margin:4px 0;font-family:sans-serif;font-size:13px"><figcaption style="font-weight:600;padding:4px 0">'
+                f'{html.escape(self.title)}</figcaption><table style="width:100%;border-collapse:collapse">{rows}</table>'
+                f'<div style="opacity:.75">{html.escape(self.note)}</div></figure>')
+
+    def __repr__(self) -> str:
+        return self.title + ": " + ", ".join(f"{name} {value:.2f} {self.unit}" for name, value in self.values.items())
+
+
+def axes(x0: float, x1: float, y0: float, y1: float, px: Any, py: Any, x_title: str, y_title: str) -> list[str]:
+    grey = 'stroke="currentColor" stroke-opacity="0.22"'
+    parts = []
+    for y in ticks(y0, y1):
+        parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{py(y):.1f}" y2="{py(y):.1f}" {grey}/>')
+        parts.append(f'<text x="{LEFT - 6}" y="{py(y) + 4:.1f}" text-anchor="end">{y:g}</text>')
+    for x in ticks(x0, x1):
+        parts.append(f'<line x1="{px(x):.1f}" x2="{px(x):.1f}" y1="{HEIGHT - BOTTOM}" y2="{HEIGHT - BOTTOM + 4}" {grey}/>')
+        parts.append(f'<text x="{px(x):.1f}" y="{HEIGHT - BOTTOM + 17}" text-anchor="middle">{x:g}</text>')
+    parts.append(f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 6}" text-anchor="middle">{html.escape(x_title)}</text>')
+    parts.append(f'<text x="{LEFT}" y="{TOP - 14}">{html.escape(y_title)}</text>')
+    return parts
+
+
+def ticks(low: float, high: float, about: int = 6) -> list[float]:
+    """Round numbers from low to high."""
+    step = 10 ** math.floor(math.log10((high - low) / about))
+    step = next(step * m for m in (1, 2, 5, 10) if (high - low) / (step * m) <= about)
+    return [round(i * step, 10) for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+
+
+def wrap(title: str, parts: list[str], legend: str, note: str) -> str:
+    return (f'<figure style="max-width:{WIDTH}px;margin:4px 0;font-family:sans-serif;font-size:13px"><figcaption style="font-weight:600;padding:4px 0">'
+            f'{html.escape(title)}</figcaption><svg viewBox="0 0 {WIDTH} {HEIGHT}" width="100%" role="img" aria-label="{html.escape(title, quote=True)}" '
+            f'style="font-size:12px;fill:currentColor">{"".join(parts)}</svg><div>{legend}</div><div style="opacity:.75">{html.escape(note)}</div></figure>')
+
+
+def smooth(values: Sequence[float], window: int) -> list[float]:
+    """Mean of the last `window` values at each place."""
+    return [sum(values[max(0, i - window + 1): i + 1]) / len(values[max(0, i - window + 1): i + 1]) for i in range(len(values))]
+
+
+def compare(runs: Mapping[str, Any], metric: str = "success_fraction", window: int = 5, note: str = "") -> Chart:
+    """Training curves of named runs over attempts used: a History, a recorded run, or a list of them (mean, with lowest and highest as band).
+
+    metric  a column of `History.to_frame()`; "success_fraction" is the share of attempts that are wholly right
+    window  steps to average over
+    """
+    if not isinstance(runs, Mapping) or not runs:
+        raise ValueError("runs must be a dictionary {name: history}, e.g. compare({'SDPO': trainer.history})")
+    lines = []
+    for name, group in runs.items():
+        group = group if isinstance(group, (list, tuple)) else [group]
+        rows = [run.rows if isinstance(run.rows, list) else run.rows() for run in group]
+        if not rows or not all(rows):
+            raise ValueError(f"{name!r} has no steps yet")
+        length = min(map(len, rows))
+        known = sorted(k for k in rows[0][0])
+        if metric not in known:
+            raise ValueError(f"no metric {metric!r}; there are {', '.join(known)}")
+        each = [smooth([float(row[metric]) if row[metric] is not None else math.nan for row in r[:length]], window) for r in rows]
+        mean = [sum(v) / len(v) for v in zip(*each)]
+        band = ([min(v) for v in zip(*each)], [max(v) for v in zip(*each)]) if len(group) > 1 else ((), ())
+        lines.append(Line(f"{name}" + (f" ({len(group)} runs)" if len(group) > 1 else ""), [r["step"] for r in rows[0][:length]], mean, *band))
+    return Chart(f"{metric.replace('_', ' ')} over training steps", lines, "step", metric.replace("_", " "), (0, 1) if "fraction" in metric or metric == "reward" else None,
+                 note or f"mean over the last {window} steps; bands: lowest and highest run")

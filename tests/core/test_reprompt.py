@@ -1,0 +1,101 @@
+import random
+
+import pytest
+
+from sdpo_lab.config import SDPOConfig
+from sdpo_lab.reprompt import remove_thinking, reprompt, teacher_messages
+from sdpo_lab.rollouts import Rollout
+from sdpo_lab.tasks import Problem
+
+MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Q {x}"}]
+
+
+def group(rewards, feedback="F"):
+    problem = Problem("p", MESSAGES)
+    return [Rollout(problem, i, f"answer {i}", [1, 2], reward=r, feedback="" if r else feedback) for i, r in enumerate(rewards)]
+
+
+def test_the_paper_s_frame_letter_by_letter():
+    both = teacher_messages(MESSAGES, "S", "F", SDPOConfig())
+    assert both[0] == MESSAGES[0]  # the system message stays
+    assert both[1]["content"] == ("Q {x}\nCorrect solution:\n\nS\nThe following is feedback from your unsuccessful earlier attempt:\n\nF\n\n"
+                                  "Correctly solve the original question.")
+    assert teacher_messages(MESSAGES, "S", "", SDPOConfig())[1]["content"] == "Q {x}\nCorrect solution:\n\nS\n\nCorrectly solve the original question."
+
+
+def test_trl_s_frame_letter_by_letter():
+    both = teacher_messages(MESSAGES, "S", "F", SDPOConfig.preset("trl"))
+    assert both[1]["content"] == ("Q {x}\nCorrect solution:\n\nS\n\n\nThe following is feedback from your unsuccessful earlier attempt:\n\nF\n\n\n\n"
+                                  "Correctly solve the original question.\n")
+
+
+def test_braces_in_texts_stay_text():
+    shown = teacher_messages(MESSAGES, "{feedback}{prompt}", "{0} {solution}", SDPOConfig())[1]["content"]
+    assert "{feedback}{prompt}" in shown and "{0} {solution}" in shown
+
+
+def test_siblings_demonstrate_and_feedback_fills_in():
+    g = group([1, 0, 0, 1])
+    reprompt(g, SDPOConfig(), random.Random(0))
+    assert g[0].demonstration == 3 and g[3].demonstration == 0  # never its own
+    assert g[1].demonstration in (0, 3) and all(r.active for r in g)
+    assert all("feedback" not in r.teacher_messages[-1]["content"] for r in g)  # a solution makes it unnecessary
+    g = group([0, 0])
+    reprompt(g, SDPOConfig(), random.Random(0))
+    assert all(r.active and r.demonstration is None and "\n\nF\n\n" in r.teacher_messages[-1]["content"] for r in g)
+
+
+def test_who_is_left_out_and_why():
+    g = group([1, 0], feedback="")
+    reprompt(g, SDPOConfig(), random.Random(0))
+    assert not g[0].active and g[0].why == "it succeeded, and no sibling did" and g[0].teacher_messages == MESSAGES
+    assert g[1].active and g[1].demonstration == 0
+    g = group([0, 0], feedback="")
+    reprompt(g, SDPOConfig(), random.Random(0))
+    assert {r.why for r in g} == {"no sibling succeeded, and the environment said nothing"}
+    g = group([0, 0])
+    reprompt(g, SDPOConfig(include_environment_feedback=False), random.Random(0))
+    assert {r.why for r in g} == {"no sibling succeeded, and include_environment_feedback is off"}
+
+
+def test_choices():
+    g = group([1, 0])
+    reprompt(g, SDPOConfig(dont_reprompt_on_self_success=False), random.Random(0))
+    assert g[0].demonstration == 0 and g[0].active  # the paper's text: a success is shown itself
+    g = group([1, 0, 0])
+    reprompt(g, SDPOConfig(environment_feedback_only_without_solution=False), random.Random(0))
+    assert "answer 0" in g[1].teacher_messages[-1]["content"] and "\n\nF\n\n" in g[1].teacher_messages[-1]["content"]
+
+
+def test_demonstrations_are_drawn_at_random():
+    drawn = set()
+    for seed in range(40):
+        g = group([1, 1, 1, 0])
+        reprompt(g, SDPOConfig(), random.Random(seed))
+        drawn.add(g[3].demonstration)
+    assert drawn == {0, 1, 2}
+
+
+@pytest.mark.parametrize("text, left", [("<think>a\nb</think>\n\nc", "c"), ("a</think> c", "c"), ("c<think>never closed", "c"), ("plain", "plain"),
+                                        ("<think>1</think>x<think>2</think> y", "xy")])
+def test_thinking_is_removed(text, left):
+    assert remove_thinking(text) == left
+
+
+def test_a_chat_must_end_with_the_user():
+    with pytest.raises(ValueError, match="must end in a user turn.*'assistant'"):
+        teacher_messages([{"role": "assistant", "content": ""}], "", "F", SDPOConfig())
+
+
+def test_long_texts_give_way_and_the_frame_stays(tiny):
+    from sdpo_lab.reprompt import encode_teacher
+
+    _, tokenizer = tiny
+    g = group([0], feedback="x " * 3000)
+    config = SDPOConfig(max_reprompt_len=200)
+    reprompt(g, config, random.Random(0))
+    ids, shortened = encode_teacher(tokenizer, g[0], g, config)
+    text = tokenizer.decode(ids)
+    assert shortened and len(ids) <= 200 and "Correctly solve the original question." in text and "Q {x}" in text and "x x x" in text
+    with pytest.raises(ValueError, match="max_reprompt_len=16 must be larger"):
+        encode_teacher(tokenizer, g[0], g, SDPOConfig(max_reprompt_len=16))
