@@ -1,6 +1,7 @@
 """sdpo_lab: understand, see and experiment with SDPO (Self-Distillation Policy Optimization, arXiv 2601.20802)."""
 
 from sdpo_lab import losses
+from sdpo_lab._version import __version__
 from sdpo_lab.config import SDPOConfig
 from sdpo_lab.credit import Credit, credit
 from sdpo_lab.evaluation import Evaluation
@@ -10,8 +11,7 @@ from sdpo_lab.rollouts import Rollout, rollout
 from sdpo_lab.tasks import Problem, Task, Verdict, list_tasks, load_task
 from sdpo_lab.trainer import SDPOTrainer
 
-__version__ = "0.1.0"
-__all__ = ["Credit", "Evaluation", "History", "Problem", "Rollout", "SDPOConfig", "SDPOTrainer", "StepRecord", "Task", "Verdict", "credit", "list_models",
+__all__ = ["__version__", "Credit", "Evaluation", "History", "Problem", "Rollout", "SDPOConfig", "SDPOTrainer", "StepRecord", "Task", "Verdict", "credit", "list_models",
            "list_tasks", "load_model", "load_task", "losses", "rollout", "views"]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +49,26 @@ def load_model(name: str = DEFAULT, device: str = "auto", dtype: str = "auto") -
     device = pick_device(device)
     source = str(find_source(name))
     # float32 in memory whatever the file holds; eager defaults of transformers for the rest
-    model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, trust_remote_code=False).to(device)
+    with quiet():
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, trust_remote_code=False).to(device)
     tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     if tokenizer.eos_token_id is None and getattr(model.generation_config, "eos_token_id", None) is None:
         raise ValueError(f"{name!r} names no end-of-sequence token; its attempts would never end")
     return model, tokenizer
+
+
+@contextmanager
+def quiet():
+    """No progress bar for a file that loads in a blink; the user's own setting is put back."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def find_source(name: str) -> Path | str:

@@ -1,0 +1,62 @@
+# make lab    the course in JupyterLab          make test   everything CI runs
+# Both install what they need into .venv first. Another Python: make lab PYTHON=python3.12
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+NBVAL := --nbval-lax --nbval-cell-timeout=120 --nbval-current-env
+
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+export PIP_ROOT_USER_ACTION = ignore
+export PIP_PROGRESS_BAR = off
+
+.DEFAULT_GOAL := help
+.PHONY: help lab test test-full lint notebooks small-models chromium clean
+
+help:
+	@echo "make lab           install, then open the notebooks in JupyterLab"
+	@echo "make test          install, lint, unit tests, notebooks (nbval), wheel, browser"
+	@echo "make test-full     the same with the tests marked slow"
+	@echo "make lint          ruff alone"
+	@echo "make notebooks     run notebooks/*.py and keep their outputs in the .ipynb files"
+	@echo "make small-models  make the shipped model again from nothing (about 40 minutes on 2 cores)"
+	@echo "make clean         remove .venv and caches (build/ keeps what small-models can resume)"
+
+# torch goes first and alone: with an exact version there, no later range can pull in another build of it.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "sdpo_lab needs Python 3.11 or newer, this is %d.%d; name one: make PYTHON=python3.12" % sys.version_info[:2])'
+	@echo "installing into $(VENV): a few minutes the first time"
+	@$(BIN)/python -c '' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install -q -c constraints.txt torch hatchling
+	@$(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e '.[all]'
+	@touch $@
+
+# Without a screen the server only prints its address. Jupyter refuses to serve root unless told to.
+lab: $(STAMP)
+	@screen=; root=; \
+	if [ "$$(uname)" = Linux ] && [ -z "$$DISPLAY$$WAYLAND_DISPLAY" ]; then \
+	    screen=--no-browser; echo "no screen here: open the address that JupyterLab prints below in a browser"; fi; \
+	if [ "$$(id -u)" = 0 ]; then root=--allow-root; fi; \
+	exec $(BIN)/jupyter lab $$screen $$root --ServerApp.root_dir=notebooks --LabApp.default_url=/lab/tree/00_quickstart.ipynb
+
+test: $(STAMP) chromium lint
+	$(BIN)/python -m pytest -m "not slow" $(NBVAL) tests notebooks
+
+test-full: $(STAMP) chromium lint
+	$(BIN)/python -m pytest $(NBVAL) tests notebooks
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+
+notebooks: $(STAMP)
+	$(BIN)/python tools/notebooks.py build
+
+small-models: $(STAMP)
+	$(BIN)/python -m small_models.make
+
+chromium:
+	@sh tools/install_chromium.sh
+
+clean:
+	rm -rf $(VENV) dist .pytest_cache .ruff_cache .hypothesis test-output
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

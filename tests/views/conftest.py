@@ -1,0 +1,77 @@
+"""A trainer without a model: it has the real records and configuration, and does what a test tells it to."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from sdpo_lab.config import SDPOConfig
+from sdpo_lab.errors import unknown_names
+from sdpo_lab.records import History, StepRecord
+from sdpo_lab.rollouts import Rollout
+from sdpo_lab.tasks.base import Problem
+from sdpo_lab.trainer import SDPOTrainer
+
+
+class FakeTrainer:
+    LIVE_FIELDS = SDPOTrainer.LIVE_FIELDS
+
+    def __init__(self, seconds: float = 0.01, fail_at: int = 0, error: BaseException | None = None, text: str = "weather(city='Oslo')",
+                 feedback: str = "TypeError: no", metrics: dict[str, float] | None = None, rewards: list[float] | None = None) -> None:
+        self.config, self.history = SDPOConfig.preset("laptop"), History()
+        self.seconds, self.fail_at, self.error, self.text, self.feedback = seconds, fail_at, error, text, feedback
+        self.metrics = {"active_fraction": 1.0} if metrics is None else metrics
+        self.rewards = rewards
+        self.gate: threading.Event | None = None  # a step waits here for the test
+        self.inside, self.most_inside, self.threads, self.rates = 0, 0, set(), []
+
+    def apply(self, **fields: Any) -> None:
+        if not fields:
+            return
+        unknown_names("a running trainer's live fields", fields, list(self.LIVE_FIELDS))
+        self.config = self.config.replace(**fields)
+        self.history.changes.setdefault(len(self.history) + 1, {}).update(fields)
+
+    def step(self) -> StepRecord:
+        self.inside += 1
+        self.most_inside = max(self.most_inside, self.inside)
+        self.threads.add(threading.current_thread().name)
+        self.rates.append(self.config.learning_rate)
+        time.sleep(self.seconds)
+        if self.gate is not None:
+            assert self.gate.wait(20)
+        number = len(self.history) + 1
+        try:
+            if number == self.fail_at:
+                raise self.error or ValueError("the judge broke")
+            reward = self.rewards[number - 1] if self.rewards else 1 - math.exp(-number / 20)
+            problem = Problem("p", [{"role": "user", "content": "Will it rain in Oslo?"}])
+            rollouts = [Rollout(problem, i, self.text, [1], reward=float(i % 2), feedback="" if i % 2 else self.feedback, active=True) for i in range(8)]
+            record = StepRecord(number, reward, 0.1, dict(self.metrics), rollouts, self.seconds)
+            self.history.records.append(record)
+            return record
+        finally:
+            self.inside -= 1
+
+
+@pytest.fixture
+def fake():
+    """The class `FakeTrainer`."""
+    return FakeTrainer
+
+
+@pytest.fixture
+def until():
+    """until(condition, seconds): wait for something another thread does; fails after `seconds`."""
+
+    def wait(condition, seconds: float = 10.0) -> None:
+        end = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end, "waited in vain"
+            time.sleep(0.005)
+
+    return wait

@@ -1,0 +1,51 @@
+import math
+import re
+
+import pytest
+
+from sdpo_lab import views
+from sdpo_lab.records import History, StepRecord
+
+
+def history(values):
+    return History([StepRecord(i + 1, v, 0.1, {"success_fraction": v}, []) for i, v in enumerate(values)])
+
+
+def test_compare_draws_every_run_and_averages_groups():
+    chart = views.compare({"one": history([0.0, 0.5, 1.0]), "<b>two": [history([0, 0, 0]), history([1, 1, 1])]}, window=1)
+    picture = chart._repr_html_()
+    assert picture.count("<polyline") == 2 and picture.count("<polygon") == 1
+    assert "&lt;b&gt;two (2 runs)" in picture and "<b>" not in picture and "<script" not in picture and "http" not in picture
+    assert chart.lines[1].y == [0.5, 0.5, 0.5] and list(chart.lines[1].low) == [0, 0, 0]
+    assert "one: 0.00 to 1.00" in repr(chart)
+
+
+def test_points_lie_where_the_values_are():
+    chart = views.Chart("t", [views.Line("a", [0, 10], [0.0, 1.0])], y_range=(0, 1))
+    (x0, y0), (x1, y1) = [tuple(map(float, p.split(","))) for p in re.search(r'<polyline points="([^"]+)"', chart._repr_html_()).group(1).split()]
+    assert x1 > x0 and y1 < y0  # up is smaller in SVG
+
+
+def test_gaps_and_single_values_do_not_break_a_chart():
+    assert "nan" not in views.Chart("t", [views.Line("a", [1, 2, 3], [0.0, math.nan, 1.0])])._repr_html_()
+    assert "<svg" in views.Chart("t", [views.Line("a", [1], [0.3])])._repr_html_()
+
+
+def test_plotly_figure_has_the_same_numbers():
+    figure = views.compare({"one": history([0.0, 0.5, 1.0])}, window=1).figure()
+    assert list(figure.data[0].y) == [0.0, 0.5, 1.0]
+
+
+def test_bars_are_proportional():
+    picture = views.Bars("t", {"a": 1.0, "b": 2.0}, "bits")._repr_html_()
+    widths = [float(w) for w in re.findall(r"width:([\d.]+)%;background", picture)]
+    assert widths[1] == pytest.approx(2 * widths[0]) and "1.00 bits" in picture
+
+
+def test_wrong_input_is_named():
+    with pytest.raises(ValueError, match="must be a dictionary"):
+        views.compare(history([1.0]))
+    with pytest.raises(ValueError, match="'x' has no steps yet"):
+        views.compare({"x": History()})
+    with pytest.raises(ValueError, match="no metric 'sucess'; there are loss, reward"):
+        views.compare({"x": history([1.0])}, metric="sucess")

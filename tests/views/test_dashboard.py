@@ -1,0 +1,254 @@
+"""The kernel's half of the dashboard: what it answers, what it never does, and what it survives."""
+
+from __future__ import annotations
+
+import json
+import math
+import xml.dom.minidom
+
+import pytest
+
+from sdpo_lab.records import History
+from sdpo_lab.views import Dashboard, curve
+from sdpo_lab.views.dashboard import MOST_ATTEMPTS, MOST_CHARACTERS, MOST_POINTS, clean, worries
+
+HOSTILE = "</script><img src=x onerror=alert(1)>\n\u202egnp.exe\x00\ud83d<|im_end|>"
+
+
+@pytest.fixture
+def dashboard(fake, monkeypatch):
+    """dashboard(steps=..., **fake trainer): a Dashboard whose messages land in its `.sent`, as JSON that must be valid."""
+
+    def build(steps: int = 5, **trainer) -> Dashboard:
+        dash = Dashboard(fake(**trainer), steps)
+        dash.sent = []
+        monkeypatch.setattr(dash, "send", lambda m: dash.sent.append(json.loads(json.dumps(m, allow_nan=False, ensure_ascii=False).encode())))
+        return dash
+
+    return build
+
+
+def tell(dash: Dashboard, kind: str, since: int = 0, seen: int = -1, **more) -> dict:
+    dash._on_message(dash, {"kind": kind, "since": since, "seen": seen, **more}, [])
+    return dash.sent[-1]
+
+
+def test_what_the_page_is_told(dashboard):
+    dash = dashboard(3)
+    assert dash.setup["steps"] == 3 and dash.setup["interval"] == 300
+    assert [k["field"] for k in dash.setup["knobs"]] == ["learning_rate", "teacher_update_rate"]
+    assert tell(dash, "tick")["state"] == "ready" and "attempts" not in dash.sent[-1]
+    dash.result()
+    news = tell(dash, "tick", since=1)
+    assert (news["state"], news["from"], news["next"], news["count"], news["done"]) == ("finished", 1, 3, 3, 3)
+    assert [p["step"] for p in news["points"]] == [2, 3] and news["points"][0]["i"] == 1
+    assert news["points"][0]["active"] == 1.0 and news["points"][0]["teacher"] is None
+    assert news["attempts"]["step"] == 3 and news["attempts"]["question"] == "Will it rain in Oslo?"
+    assert news["attempts"]["list"][0] == {"text": "weather(city='Oslo')", "feedback": "TypeError: no", "reward": 0.0, "active": True}
+    assert "attempts" not in tell(dash, "tick", since=3, seen=news["attempts"]["seen"])  # nothing new, nothing sent
+
+
+def test_nobody_asks_nothing_is_sent(dashboard):
+    dash = dashboard(5)
+    dash.run.start()
+    assert dash.run.wait(5) and dash.run.state == "finished"
+    assert dash.sent == []
+
+
+def test_the_waiting_cell_sends_the_news_at_its_own_pace(dashboard):
+    dash = dashboard(40, seconds=0.02)  # about a second
+    assert len(dash.result()) == 40
+    assert 2 <= len(dash.sent) <= 8
+    assert dash.sent[-1]["state"] == "finished" and dash.sent[-1]["cut"]
+    assert len(dash.sent[-1]["points"]) == 40  # nobody has asked yet: a page born late still gets all
+
+
+def test_a_page_that_has_asked_gets_only_what_is_new(dashboard):
+    dash = dashboard(40, seconds=0.02)
+    tell(dash, "tick")
+    dash.result()
+    pushes = dash.sent[1:]
+    assert sum(len(m["points"]) for m in pushes) == 40 and not any(m["cut"] for m in pushes)
+    assert [m["from"] for m in pushes[1:]] == [m["next"] for m in pushes[:-1]]
+
+
+def test_answers_are_bounded(dashboard, fake):
+    dash = dashboard(5, seconds=0, text="x" * 100_000, feedback="y" * 100_000)
+    trainer = dash.run.trainer
+    for _ in range(MOST_POINTS + 7):
+        trainer.step()
+    news = tell(dash, "tick")
+    assert len(news["points"]) == MOST_POINTS and (news["next"], news["count"]) == (MOST_POINTS, MOST_POINTS + 7)
+    assert len(tell(dash, "tick", since=news["next"])["points"]) == 7
+    assert len(news["attempts"]["list"]) == MOST_ATTEMPTS
+    assert all(len(a["text"]) < MOST_CHARACTERS + 40 and a["text"].endswith("characters)") for a in news["attempts"]["list"])
+    assert len(json.dumps(dash.sent[-1])) < 100_000
+
+
+def test_buttons_and_sliders(dashboard, until):
+    dash = dashboard(50)
+    tell(dash, "start")
+    until(lambda: dash.run.done >= 2)
+    tell(dash, "pause")
+    assert dash.run.wait(5) and tell(dash, "tick")["state"] == "paused"
+    done = dash.run.done
+    news = tell(dash, "set", field="learning_rate", value=1e-3)
+    assert news["pending"] == ["learning_rate"] and news["values"]["learning_rate"] == 1e-3 and not news["notice"]
+    tell(dash, "step")
+    assert dash.run.wait(5) and dash.run.done == done + 1
+    news = tell(dash, "tick")
+    assert news["pending"] == [] and news["points"][-1]["changes"] == {"learning_rate": 1e-3}
+    tell(dash, "stop")
+    assert dash.run.state == "stopped" and len(dash.result()) == done + 1
+
+
+@pytest.mark.parametrize("message, words", [
+    ({"kind": "set", "field": "learning_rate", "value": -1.0}, "learning_rate must be from"),
+    ({"kind": "set", "field": "learning_rate", "value": None}, "learning_rate must be a number"),
+    ({"kind": "set", "field": "trainer", "value": 1}, "has no 'trainer'"), ({"kind": "set"}, "has no 'None'"),
+    ({"kind": "__init__"}, ""), ({"kind": ["start"]}, ""), ({"kind": "tick", "since": "x", "seen": None}, ""), ({}, ""),
+    ({"kind": "tick", "since": -5}, ""), ({"kind": "tick", "since": 10**30}, "")])
+def test_strange_messages_are_answered_and_harmless(dashboard, message, words):
+    dash = dashboard(5)
+    dash._on_message(dash, message, [])
+    assert words in dash.sent[-1]["notice"] and bool(words) == bool(dash.sent[-1]["notice"]) and dash.run.state == "ready"
+
+
+def test_messages_that_are_no_dictionary_are_ignored(dashboard):
+    dash = dashboard(5)
+    for message in (None, "start", [1], 3):
+        dash._on_message(dash, message, [])
+    assert dash.sent == []
+
+
+def test_pressing_start_after_the_end_is_a_notice(dashboard):
+    dash = dashboard(1)
+    dash.result()
+    assert "finished after 1 of 1 steps" in tell(dash, "start")["notice"]
+
+
+def test_a_failed_run_is_told_in_words_and_raised(dashboard):
+    dash = dashboard(5, fail_at=3, error=ZeroDivisionError("the <judge> broke"))
+    with pytest.raises(ZeroDivisionError):
+        dash.result()
+    news = tell(dash, "tick")
+    assert news["state"] == "failed" and news["error"] == "ZeroDivisionError: the <judge> broke" and news["done"] == 2
+
+
+def test_hostile_text_travels_as_data(dashboard):
+    dash = dashboard(1, text=HOSTILE, feedback=HOSTILE)
+    dash.result()
+    attempt = tell(dash, "tick")["attempts"]["list"][0]
+    assert attempt["text"] == HOSTILE.replace("\ud83d", "?") == attempt["feedback"]  # half a surrogate pair is all that JSON cannot carry
+    assert "script" not in str(dash.summary())
+
+
+def test_the_page_never_makes_html_of_text():
+    code = Dashboard._esm.lower()
+    for word in ("innerhtml", "outerhtml", "insertadjacenthtml", "document.write", "eval(", "http://cdn", "https://", "import("):
+        assert word not in code.replace("http://www.w3.org/2000/svg", ""), word
+    assert len(Dashboard._esm) < 18_000
+
+
+def test_numbers_json_has_no_word_for(dashboard):
+    dash = dashboard(2, metrics={"active_fraction": math.nan, "teacher_accuracy": math.inf}, rewards=[math.nan, 0.5])
+    dash.result()
+    point = tell(dash, "tick")["points"][0]
+    assert (point["reward"], point["active"], point["teacher"]) == (None, None, None)
+    assert "<svg" in str(dash.summary())
+
+
+@pytest.mark.parametrize("trainer, words", [
+    ({"metrics": {"active_fraction": 0.0}, "feedback": "", "rewards": [0.0] * 12}, "No success and no feedback in this batch: nothing to learn from."),
+    ({"metrics": {"active_fraction": 1.0}, "rewards": [0.9] * 7 + [0.1] * 5}, "The reward has fallen from 0.90 to 0.10"),
+    ({"metrics": {"active_fraction": 1.0}}, "")])
+def test_warnings_in_words(dashboard, trainer, words):
+    dash = dashboard(12, seconds=0, **trainer)
+    if not trainer["metrics"]["active_fraction"]:
+        step = dash.run.trainer.step
+
+        def failing_step():
+            record = step()
+            for r in record.rollouts:
+                r.reward, r.feedback = 0.0, ""
+
+        dash.run.trainer.step = failing_step
+    dash.result()
+    said = " ".join(tell(dash, "tick")["warnings"])
+    assert words in said and bool(words) == bool(said)
+
+
+def test_an_inactive_batch_says_why(dashboard):
+    dash = dashboard(1, metrics={"active_fraction": 0.0})
+    record = dash.result().records[-1]
+    record.rollouts[0].why = "no sibling succeeded, and include_environment_feedback is off"
+    assert "include_environment_feedback is off" in worries([record])[0]
+    assert worries([]) == []
+
+
+def test_a_trainer_that_has_a_history_already(dashboard, fake):
+    trainer = fake()
+    for _ in range(4):
+        trainer.step()
+    dash = Dashboard(trainer, 2)
+    assert dash.setup["first"] == 4 and dash.setup["news"]["count"] == 4
+    assert len(dash.result()) == 6
+    assert [p["step"] for p in dash.news(0)["points"]] == [1, 2, 3, 4, 5, 6]
+
+
+def test_two_dashboards(dashboard):
+    a, b = dashboard(4), dashboard(4, fail_at=2)
+    a.run.start()
+    with pytest.raises(ValueError):
+        b.result()
+    assert len(a.result()) == 4 and a.news(0)["error"] == "" and b.news(0)["error"]
+
+
+def test_a_teacher_that_never_moves_has_no_rate(fake):
+    trainer = fake()
+    trainer.config = trainer.config.replace(teacher_model_kind="frozen")
+    assert [k["idle"] for k in Dashboard(trainer).setup["knobs"]] == ["", "a frozen teacher has no rate"]
+    trainer.config = trainer.config.replace(teacher_model_kind="ema", distillation_weight=0.0)
+    assert Dashboard(trainer).setup["knobs"][1]["idle"] == "GRPO has no teacher"
+
+
+def test_sliders_reach_an_unusual_value(fake):
+    trainer = fake()
+    trainer.config = trainer.config.replace(learning_rate=1e-9, teacher_update_rate=0.0)
+    rate, teacher = Dashboard(trainer).setup["knobs"]
+    assert rate["low"] == 1e-9 and teacher["low"] == 1e-4 and teacher["zero"]
+
+
+@pytest.mark.parametrize("seconds", [0, 0.01, 1000, "1", None])
+def test_the_pace_is_checked(fake, seconds):
+    with pytest.raises((ValueError, TypeError), match="seconds_between_news"):
+        Dashboard(fake(), seconds_between_news=seconds)
+
+
+def test_a_saved_notebook_shows_something(dashboard):
+    dash = dashboard(3)
+    assert repr(dash) == "Dashboard(ready · 0 of 3 steps · 0 s)"
+    dash.result()
+    assert repr(dash).startswith("Dashboard(finished · 3 of 3 steps · mean reward")
+    bundle = dash._repr_mimebundle_()
+    data = bundle[0] if isinstance(bundle, tuple) else bundle
+    assert data["text/plain"].startswith("Dashboard(finished")
+    picture = dash.summary()._repr_mimebundle_()
+    assert set(picture) == {"image/svg+xml", "text/plain"} and "finished" in picture["text/plain"]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 9, 61, 1234])
+def test_the_curve_is_valid_svg(fake, count):
+    trainer = fake(seconds=0, metrics={"active_fraction": 0.5, "teacher_accuracy": 0.9})
+    for _ in range(count):
+        trainer.step()
+    trainer.history.changes = {2: {"learning_rate": 1e-3}, 99999: {"temperature": 1.0}}
+    picture = str(curve(trainer.history, title="a < b & c"))
+    svg = xml.dom.minidom.parseString(picture).documentElement
+    assert len(svg.getElementsByTagName("circle")) == count
+    assert ("learning_rate 0.001" in picture) == (count >= 2) and "temperature" not in picture
+    assert len(str(curve(History()))) < 5000
+
+
+def test_clean():
+    assert clean("abc", 2) == "ab … (+1 characters)" and clean("\udc80") == "?" and clean(3) == "3"
