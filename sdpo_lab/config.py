@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,9 +79,14 @@ class SDPOConfig:
         if self.generation_batch_size % self.num_generations:
             raise ValueError(f"generation_batch_size must be a multiple of num_generations; got {self.generation_batch_size} and "
                              f"{self.num_generations}")
-        for name, without_effect, reason in INERT:
-            if name in self.explicit and getattr(self, name) != type(self).__dataclass_fields__[name].default and without_effect(self):
-                raise ValueError(f"{name}={getattr(self, name)!r} would do nothing: {reason}. Leave it out, or change the other field")
+        for complaint in self.without_effect():
+            raise ValueError(complaint + ". Leave it out, or change the other field")
+
+    def without_effect(self) -> list[str]:
+        """A sentence for each field that was set by hand, to something else than its default, and does nothing here."""
+        defaults = {f.name: f.default for f in dataclasses.fields(self)}
+        return [f"{name}={getattr(self, name)!r} would do nothing: {reason}" for name, inert, reason in INERT
+                if name in self.explicit and getattr(self, name) != defaults[name] and inert(self)]
 
     @classmethod
     def preset(cls, name: str, **fields: Any) -> SDPOConfig:
@@ -90,11 +96,15 @@ class SDPOConfig:
         self.__init__(**{**PRESETS[name], **fields})
         return self
 
-    def replace(self, **fields: Any) -> SDPOConfig:
-        """A copy with some fields changed, checked like a new one."""
+    def replace(self, *, live: bool = False, **fields: Any) -> SDPOConfig:
+        """A copy with some fields changed, checked like a new one; `live` only warns of a field that does nothing."""
         unknown_names("SDPOConfig", fields, [f.name for f in dataclasses.fields(self)])
-        new = type(self).__new__(type(self), **dict.fromkeys(self.explicit | set(fields)))
+        everything = self.explicit | set(fields)
+        new = type(self).__new__(type(self), **dict.fromkeys(() if live else everything))
         new.__init__(**{**self.to_dict(), **fields})
+        object.__setattr__(new, "explicit", everything)
+        for complaint in new.without_effect():
+            warnings.warn(complaint, stacklevel=3)
         return new
 
     def to_dict(self) -> dict[str, Any]:

@@ -54,7 +54,7 @@ class SDPOTrainer:
             raise ValueError(f"trainable weights must be float32, these are {', '.join(half)}: small updates vanish in half precision. "
                              "Use model.float() and, on a GPU, bf16=True")
         self.model, self.tokenizer, self.task, self.config = model, tokenizer, task, config
-        self.teacher = Teacher(model, config.teacher_model_kind, config.teacher_update_rate)
+        self.teacher = Teacher(model, config.teacher_model_kind, config.teacher_update_rate) if config.distillation_weight > 0 else None
         parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
         self.history = History()
@@ -77,12 +77,18 @@ class SDPOTrainer:
         return self.history
 
     def apply(self, **fields: Any) -> None:
-        """Change live fields from the next step on; checked at once, logged in `history.changes`."""
+        """Change live fields from the next step on; checked at once, logged in `history.changes`.
+
+        A change that does nothing in this combination is a warning. Where `distillation_weight` rises from 0, the
+        teacher starts from the weights of that moment.
+        """
         if not fields:
             return
         unknown_names("a running trainer's live fields", fields, list(self.LIVE_FIELDS))
-        self.config = self.config.replace(**fields)
-        self.teacher.rate = self.config.teacher_update_rate
+        self.config = c = self.config.replace(live=True, **fields)
+        if c.distillation_weight > 0:
+            self.teacher = self.teacher or Teacher(self.model, c.teacher_model_kind, c.teacher_update_rate)
+            self.teacher.rate = c.teacher_update_rate
         self.history.changes.setdefault(len(self.history) + 1, {}).update(fields)
 
     def step(self, rollouts: list[Rollout] | None = None) -> StepRecord:
@@ -177,7 +183,8 @@ class SDPOTrainer:
                 g["lr"] = c.learning_rate * min(1.0, number / (c.warmup_steps + 1))
                 g["weight_decay"] = c.weight_decay
             self.optimizer.step()
-            self.teacher.update(self.model)
+            if self.teacher:
+                self.teacher.update(self.model)
         self.optimizer.zero_grad(set_to_none=True)
         self.bad_steps = 0 if good else self.bad_steps + 1
         return total, {"grad_norm": norm, "reprompt_shortened_fraction": shortened / len(rollouts), "not_finite": float(not good)}
@@ -192,6 +199,8 @@ class SDPOTrainer:
         check_choice("role", role, ("student", "teacher"))
         c = self.config
         settings = dict(threshold=c.success_reward_threshold, max_completion_length=c.max_completion_length, seed=seed, split=split, role=role)
+        if role == "teacher" and not self.teacher:
+            raise ValueError("role='teacher': this run has no teacher, since distillation_weight=0 is GRPO")
         if role == "student":
             return evaluate_problems(self.model, self.tokenizer, self.task, self.task.problems(n, split=split, seed=seed), **settings)
         problems = self.task.problems(max(1, n // c.num_generations), split=split, seed=seed)

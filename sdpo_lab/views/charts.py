@@ -37,6 +37,7 @@ class Chart:
     y_title: str = ""
     y_range: tuple[float, float] | None = None
     note: str = field(default="")  #: a line below, e.g. "recorded"
+    marks: Mapping[float, str] = field(default_factory=dict)  #: x -> what happened there; lettered in the picture, spelled out below
 
     def _repr_html_(self) -> str:
         xs = [v for line in self.lines for v in line.x]
@@ -67,7 +68,12 @@ class Chart:
             f'<span style="margin-right:1.2em;white-space:nowrap"><svg width="30" height="8" aria-hidden="true"><line x1="0" x2="30" y1="4" y2="4" '
             f'stroke="{COLOURS[i % len(COLOURS)]}" stroke-width="2.2" stroke-dasharray="{DASHES[i % len(DASHES)]}"/></svg> {html.escape(line.name)}</span>'
             for i, line in enumerate(self.lines))
-        return wrap(self.title, parts, legend, self.note)
+        marks = [(letter(i), x, words) for i, (x, words) in enumerate(sorted(self.marks.items())) if x0 <= x <= x1]
+        for name, x, _ in marks:
+            parts.append(f'<line x1="{px(x):.1f}" x2="{px(x):.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}" stroke="{COLOURS[1]}" stroke-dasharray="2 3"/>'
+                         f'<text x="{px(x):.1f}" y="{TOP - 3}" text-anchor="middle" style="font-weight:700;fill:{COLOURS[1]}">{name}</text>')
+        note = self.note + "".join(f"\n{name}: {self.x_title} {x:g}, {words}" for name, x, words in marks)
+        return wrap(self.title, parts, legend, note)
 
     def figure(self) -> Any:
         """The same as a plotly figure."""
@@ -108,6 +114,11 @@ class Bars:
         return self.title + ": " + ", ".join(f"{name} {value:.2f} {self.unit}" for name, value in self.values.items())
 
 
+def letter(i: int) -> str:
+    """a, b, ... z, 27, 28: names for marks."""
+    return chr(97 + i) if i < 26 else str(i + 1)
+
+
 def axes(x0: float, x1: float, y0: float, y1: float, px: Any, py: Any, x_title: str, y_title: str) -> list[str]:
     grey = 'stroke="currentColor" stroke-opacity="0.22"'
     parts = []
@@ -132,7 +143,7 @@ def ticks(low: float, high: float, about: int = 6) -> list[float]:
 def wrap(title: str, parts: list[str], legend: str, note: str) -> str:
     return (f'<figure style="max-width:{WIDTH}px;margin:4px 0;font-family:sans-serif;font-size:13px"><figcaption style="font-weight:600;padding:4px 0">'
             f'{html.escape(title)}</figcaption><svg viewBox="0 0 {WIDTH} {HEIGHT}" width="100%" role="img" aria-label="{html.escape(title, quote=True)}" '
-            f'style="font-size:12px;fill:currentColor">{"".join(parts)}</svg><div>{legend}</div><div style="opacity:.75">{html.escape(note)}</div></figure>')
+            f'style="font-size:12px;fill:currentColor">{"".join(parts)}</svg><div>{legend}</div><div style="opacity:.75;white-space:pre-line">{html.escape(note)}</div></figure>')
 
 
 def smooth(values: Sequence[float], window: int) -> list[float]:

@@ -4,9 +4,7 @@ const WORDS = {
   stopped: "Stopped", finished: "Finished", failed: "Failed",
 };
 const ENDED = ["finished", "stopped", "failed"];
-const SERIES = [  // key, name, CSS class; drawn where any step has a value
-  ["active", "active fraction", "active"], ["teacher", "teacher accuracy", "teacher"], ["reward", "mean reward", "reward"],
-];
+const SERIES = [["active", "active fraction"], ["teacher", "teacher accuracy"], ["reward", "mean reward"]];  // drawn where a step has a value
 const HEIGHT = 250, PAD = { left: 38, right: 14, top: 20, bottom: 26 }, SVG = "http://www.w3.org/2000/svg";
 
 // A new last child of `parent`; `hook` is its class and its data-testid.
@@ -29,13 +27,9 @@ function literal(parent, text) {
   }
 }
 
-const clock = (s) => {
-  s = Math.round(s);
-  const two = (n) => String(n).padStart(2, "0");
-  return s < 3600 ? `${Math.floor(s / 60)}:${two(s % 60)}` : `${Math.floor(s / 3600)}:${two(Math.floor((s % 3600) / 60))}:${two(s % 60)}`;
-};
+const clock = (s) => new Date(1000 * Math.round(s)).toISOString().slice(s < 3599.5 ? 14 : 11, 19);
 const short = (v) => v === null || v === undefined ? "–" : v === 0 ? "0" : Math.abs(v) < 1e-3 ? v.toExponential(1) : String(Number(v.toPrecision(3)));
-const words = (field) => field.replaceAll("_", " ");
+const letter = (k) => (k < 26 ? String.fromCharCode(97 + k) : String(k + 1));
 
 function smooth(points, key) {
   let now = null;
@@ -52,8 +46,9 @@ function ticks(low, high, most) {
 
 function render({ model, el }) {
   const setup = model.get("setup");
-  const root = make(el, "div", { hook: "sdpo-dash", role: "group", "aria-label": "Training run" });
-  let points = [], next = setup.first, seen = -1, news = setup.news, asked = 0, wished = 0, heard = Date.now(), cursor = null, width = 0;
+  // while the widget has the focus its keys are its own: JupyterLab would take them for commands
+  const root = make(el, "div", { hook: "sdpo-dash", role: "group", "aria-label": "Training run", "data-lm-suppress-shortcuts": "true" });
+  let points = [], next = 0, seen = -1, news = setup.news, asked = 0, wished = 0, heard = Date.now(), cursor = Infinity, width = 0;
   const over = () => ENDED.includes(news.state);
 
   // head: state, progress, time
@@ -169,9 +164,10 @@ function render({ model, el }) {
     show(state, WORDS[news.state] || news.state);
     count.textContent = `step ${news.done} of ${news.steps}`;
     bar.value = news.done;
-    const left = news.each && !ended ? ` · about ${clock(news.each * (news.steps - news.done))} left` : "";
-    const speed = news.each ? " · " + (news.each > 1 ? `${Number(news.each.toPrecision(2))} s/step` : `${Number((1 / news.each).toPrecision(2))} steps/s`) : "";
-    time.textContent = `${clock(news.seconds)} elapsed${left}${speed}`;
+    const rest = news.each && !ended ? ` · about ${clock(news.each * (news.steps - news.done))} left` : "";
+    const pace = (v) => Number(v.toPrecision(2));
+    const speed = !news.each ? "" : news.each > 1 ? ` · ${pace(news.each)} s/step` : ` · ${pace(1 / news.each)} steps/s`;
+    time.textContent = `${clock(news.seconds)} elapsed${rest}${speed}`;
     go.textContent = news.state === "running" ? "❚❚ Pause" : news.state === "ready" || ended ? "▶ Start" : "▶ Continue";
     go.dataset.action = news.state === "running" ? "pause" : "start";
     go.disabled = end.disabled = ended || news.state === "stopping";
@@ -183,17 +179,17 @@ function render({ model, el }) {
   }
 
   function drawChart() {
-    const w = Math.max(280, width || left.clientWidth || 600), right = w - PAD.right, floor = HEIGHT - PAD.bottom;
+    const w = Math.max(280, width || 600), wall = w - PAD.right, floor = HEIGHT - PAD.bottom, newest = points.at(-1);
     svg.setAttribute("viewBox", `0 0 ${w} ${HEIGHT}`);
     svg.setAttribute("width", w);
     svg.replaceChildren();
-    const first = points.length ? points[0].step : setup.first + 1, last = Math.max(setup.first + setup.steps, points.length ? points.at(-1).step : 0, first + 1);
+    const first = points[0]?.step ?? 1, last = Math.max(setup.first + setup.steps, newest?.step ?? 0, first + 1);
     const values = points.flatMap((p) => SERIES.map(([key]) => p[key])).filter((v) => v !== null);
     const low = Math.min(0, ...values), high = Math.max(1, ...values);
-    const x = (step) => PAD.left + ((step - first) / (last - first)) * (right - PAD.left);
+    const x = (step) => PAD.left + ((step - first) / (last - first)) * (wall - PAD.left);
     const y = (v) => PAD.top + ((high - v) / (high - low)) * (floor - PAD.top);
     for (const v of ticks(low, high, 5)) {
-      make(svg, "path", { class: "grid", d: `M${PAD.left} ${y(v)}H${right}` });
+      make(svg, "path", { class: "grid", d: `M${PAD.left} ${y(v)}H${wall}` });
       make(svg, "text", { x: PAD.left - 7, y: y(v) + 4, "text-anchor": "end" }, String(v));
     }
     for (const s of ticks(first, last, Math.min(10, w / 60)))
@@ -201,27 +197,24 @@ function render({ model, el }) {
     make(svg, "text", { x: PAD.left - 7, y: floor + 17, "text-anchor": "end" }, "step");
     const marks = points.filter((p) => Object.keys(p.changes).length);
     marks.forEach((p, k) => {
-      const at = x(p.step), name = letter(k);
+      const at = x(p.step);
       make(svg, "path", { class: "mark", d: `M${at} ${PAD.top}V${floor}`, "data-step": p.step });
       make(svg, "rect", { class: "flag", x: at - 8, y: 2, width: 16, height: 16, rx: 4 });
-      make(svg, "text", { class: "flag", x: at, y: 14, "text-anchor": "middle" }, name);
+      make(svg, "text", { class: "flag", x: at, y: 14, "text-anchor": "middle" }, letter(k));
     });
-    const line = (list) => list.map((v, k) => (v === null ? "" : `${k && list[k - 1] !== null ? "L" : "M"}${x(points[k].step).toFixed(1)} ${y(v).toFixed(1)}`)).join("");
+    const place = (v, k) => `${x(points[k].step).toFixed(1)} ${y(v).toFixed(1)}`;
+    const line = (list) => list.map((v, k) => (v === null ? "" : ((list[k - 1] ?? null) === null ? "M" : "L") + place(v, k))).join("");
     const drawn = SERIES.filter(([key]) => key === "reward" || points.some((p) => p[key] !== null));
-    for (const [key, , kind] of drawn) {
-      if (key === "reward") {  // dots for the steps, a line for the trend
-        make(svg, "path", { class: "dots", d: points.map((p) => (p.reward === null ? "" : `M${x(p.step).toFixed(1)} ${y(p.reward).toFixed(1)}h0`)).join("") });
-        make(svg, "path", { class: "line reward", d: line(smooth(points, key)), "data-testid": "reward-line" });
-      } else make(svg, "path", { class: "line " + kind, d: line(points.map((p) => p[key])) });
-    }
-    const at = cursor === null ? points.at(-1) : points.reduce((a, p) => (!a || Math.abs(p.step - cursor) < Math.abs(a.step - cursor) ? p : a), null);
-    if (at && cursor !== null) make(svg, "path", { class: "cursor", d: `M${x(at.step)} ${PAD.top}V${floor}` });
+    for (const [key] of drawn) make(svg, "path", { class: "line " + key, d: line(key === "reward" ? smooth(points, key) : points.map((p) => p[key])) });
+    make(svg, "path", { class: "dots", d: points.map((p, k) => (p.reward === null ? "" : `M${place(p.reward, k)}h0`)).join("") });
+    const at = points.reduce((a, p) => (Math.abs(p.step - cursor) < Math.abs(a.step - cursor) ? p : a), newest), hovered = cursor < Infinity;
+    if (at && hovered) make(svg, "path", { class: "cursor", d: `M${x(at.step)} ${PAD.top}V${floor}` });
     if (!points.length) make(svg, "text", { class: "empty", x: w / 2, y: HEIGHT / 2, "text-anchor": "middle" }, "No step yet: press Start, or take a single step.");
     const said = at ? `step ${at.step}: ` + drawn.filter(([key]) => at[key] !== null).reverse().map(([key, name]) => `${name} ${at[key].toFixed(2)}`).join(" · ")
       + (at.loss === null ? " · skipped, no loss" : ` · loss ${short(at.loss)}`) : "";
     readout.textContent = said;
     svg.setAttribute("aria-label", "Mean reward by step. " + said);
-    svg.scale = (px) => first + ((px - PAD.left) / (right - PAD.left)) * (last - first);
+    svg.scale = (px) => first + ((px - PAD.left) / (wall - PAD.left)) * (last - first);
     drawLists(drawn, marks);
   }
 
@@ -230,10 +223,9 @@ function render({ model, el }) {
     if (legend.dataset.names !== names) {
       legend.dataset.names = names;
       legend.replaceChildren();
-      for (const [key, name, kind] of [...drawn].reverse()) {
+      for (const [key, name] of [...drawn].reverse()) {
         const item = make(legend, "span", { class: "item" });
-        const key_ = make(item, "svg", { width: 24, height: 10, "aria-hidden": "true" });
-        make(key_, "path", { class: "line " + kind, d: "M1 5H23" });
+        make(make(item, "svg", { width: 24, height: 10, "aria-hidden": "true" }), "path", { class: "line " + key, d: "M1 5H23" });
         item.append(key === "reward" ? name + " (dots: each step, line: smoothed)" : name);
       }
     }
@@ -244,11 +236,9 @@ function render({ model, el }) {
     marks.forEach((p, k) => {
       const item = make(changes, "li", { "data-step": p.step });
       make(item, "b", {}, letter(k));
-      item.append(` from step ${p.step}: ` + Object.entries(p.changes).map(([f, v]) => `${words(f)} ${typeof v === "number" ? short(v) : v}`).join(", "));
+      item.append(` from step ${p.step}: ` + Object.entries(p.changes).map(([f, v]) => `${f.replaceAll("_", " ")} ${typeof v === "number" ? short(v) : v}`).join(", "));
     });
   }
-
-  const letter = (k) => (k < 26 ? String.fromCharCode(97 + k) : String(k + 1));
 
   function drawAttempts(group) {
     const top = right.scrollTop;
@@ -272,16 +262,13 @@ function render({ model, el }) {
 
   const look = (step) => { cursor = step; drawChart(); };
   svg.addEventListener("pointermove", (e) => look(svg.scale(e.clientX - svg.getBoundingClientRect().left)));
-  for (const leave of ["pointerleave", "blur"]) svg.addEventListener(leave, () => look(null));
+  for (const leave of ["pointerleave", "blur"]) svg.addEventListener(leave, () => look(Infinity));
   svg.addEventListener("keydown", (e) => {
     const by = { ArrowLeft: -1, ArrowRight: 1 }[e.key], newest = points.at(-1);
     if (!by || !newest) return;
     e.preventDefault();
-    look(Math.min(newest.step, Math.max(points[0].step, Math.round(cursor ?? newest.step) + by)));
+    look(Math.min(newest.step, Math.max(points[0].step, Math.round(Math.min(cursor, newest.step)) + by)));
   });
-  // keys belong to the widget while it has the focus: the notebook would take them for its own commands
-  root.addEventListener("keydown", (e) => e.stopPropagation());
-
   model.on("msg:custom", receive);
   const watch = new ResizeObserver(() => { if (left.clientWidth !== width) { width = left.clientWidth; drawChart(); } });
   watch.observe(left);

@@ -18,7 +18,8 @@ import anywidget
 import traitlets
 
 from sdpo_lab.errors import check_range
-from sdpo_lab.views.curves import ACTIVE, TEACHER, Curve, curve
+from sdpo_lab.views.charts import Chart
+from sdpo_lab.views.curves import ACTIVE, TEACHER, curve
 from sdpo_lab.views.live import ENDED, LiveRun
 from sdpo_lab.views.progress import describe
 
@@ -56,7 +57,7 @@ class Dashboard(anywidget.AnyWidget):
         """Wait for the end of the run and return the history. Raises as `LiveRun.result` does."""
         return self.run.result(every=self.seconds_between_news, meanwhile=self._push)
 
-    def summary(self) -> Curve:
+    def summary(self) -> Chart:
         """The curve so far as a picture that needs no kernel to be seen again."""
         return curve(self.run.trainer.history, title=describe(self.run))
 

@@ -70,38 +70,42 @@ def wait_for(address: str, process: subprocess.Popen, log: Path, seconds: float 
 
 
 class Notebook:
-    """A notebook open in a page; `cells` counts from 0."""
+    """A notebook open in a page; `cells` is how many it has, and they are counted from 0."""
 
     def __init__(self, page: Any, address: str, name: str, cells: int) -> None:
         self.page, self.cells = page, cells
-        page.goto(address.format(f"doc/tree/{name}") if "{}" in address else address)
-        page.wait_for_function("window.jupyterapp !== undefined", timeout=60_000)
-        page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
-        page.wait_for_function(f"document.querySelectorAll('.jp-Notebook .jp-Cell').length >= {cells}", timeout=60_000)
-        page.wait_for_function("""async () => {
+        page.goto(address.format(f"doc/tree/{name}"))
+        self.ready()
+
+    def ready(self, seconds: float = 60) -> None:
+        """Wait until the cells are there and the kernel answers."""
+        self.page.wait_for_function("window.jupyterapp !== undefined", timeout=1000 * seconds)
+        self.page.wait_for_function(f"document.querySelectorAll('.jp-Notebook .jp-Cell').length >= {self.cells}", timeout=1000 * seconds)
+        self.page.wait_for_function("""async () => {
             const session = window.jupyterapp.shell.currentWidget?.sessionContext;
             if (!session) return false;
             await session.ready;
             return session.session?.kernel?.status === 'idle' && session.session.kernel.connectionStatus === 'connected';
-        }""", timeout=60_000)
+        }""", timeout=1000 * seconds)
 
-    def command(self, name: str, **arguments: Any) -> Any:
-        return self.page.evaluate("([name, arguments_]) => window.jupyterapp.commands.execute(name, arguments_).then(() => null)", [name, arguments])
+    def command(self, name: str, wait: bool = True, **arguments: Any) -> None:
+        """A command of JupyterLab, as its menu would run it."""
+        self.page.evaluate("""([name, arguments_, wait]) => {
+            const done = window.jupyterapp.commands.execute(name, arguments_).then(() => null);
+            return wait ? done : null;
+        }""", [name, arguments, wait])
 
     def run_to(self, cell: int, seconds: float = 120) -> None:
-        """Run every cell up to `cell`, as a reader does, and wait until the kernel is done with them."""
+        """Run every cell up to `cell`, one after the other."""
         for k in range(cell + 1):
             self.run(k)
             self.idle(seconds)
 
     def run(self, cell: int) -> None:
         """Run one cell; does not wait for its end."""
-        self.select(cell)
-        self.page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-cell'); }")
-        self.page.wait_for_timeout(200)
-
-    def select(self, cell: int) -> None:
         self.page.evaluate("(k) => { const n = window.jupyterapp.shell.currentWidget.content; n.deselectAll(); n.activeCellIndex = k; }", cell)
+        self.command("notebook:run-cell", wait=False)
+        self.page.wait_for_timeout(100)
 
     def idle(self, seconds: float = 120) -> None:
         """Wait until no cell has a star."""
@@ -110,6 +114,9 @@ class Notebook:
 
     def output(self, cell: int) -> str:
         return self.page.locator(".jp-Notebook .jp-Cell").nth(cell).locator(".jp-Cell-outputArea").inner_text()
+
+    def save(self) -> None:
+        self.command("docmanager:save")
 
     def theme(self, dark: bool) -> None:
         self.command("apputils:change-theme", theme="JupyterLab Dark" if dark else "JupyterLab Light")

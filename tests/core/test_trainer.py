@@ -127,6 +127,9 @@ def test_grpo_is_weight_zero_and_needs_no_teacher(fresh, monkeypatch):
     monkeypatch.setattr(losses, "distillation_loss", None)  # would fail if it were called
     record = t.step()
     rewards = torch.tensor([r.reward for r in record.rollouts]).view(2, 4)
+    assert t.teacher is None
+    with pytest.raises(ValueError, match="has no teacher"):
+        t.evaluate(8, role="teacher")
     for r, a in zip(record.rollouts, losses.group_advantages(rewards).flatten().tolist()):
         assert r.active == (a != 0) and (r.active or "same reward" in r.why)
 
@@ -152,6 +155,9 @@ def test_live_changes_take_effect_are_logged_and_replay(fresh):
     assert one.history.changes == {2: {"learning_rate": 1e-3, "teacher_update_rate": 0.5}} and one.optimizer.param_groups[0]["lr"] == 1e-3
     two.train(3, changes=one.history.changes, progress=False)
     assert torch.equal(weights(one.model), weights(two.model)) and two.history.changes == one.history.changes
+    frozen = trainer((copy.deepcopy(model), tokenizer), teacher_model_kind="frozen")
+    with pytest.warns(UserWarning, match="teacher_update_rate=0.2 would do nothing: only teacher_model_kind='ema' moves"):
+        frozen.apply(teacher_update_rate=0.2)
     with pytest.raises(ValueError, match="num_generations.*learning_rate"):
         one.apply(num_generations=3)
     with pytest.raises(ValueError, match="learning_rate must be from 0.0 to 10.0; got -1"):
