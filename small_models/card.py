@@ -38,16 +38,20 @@ class Bench:
             for r in rollout(model, tokenizer, task.problems(n, split="test", seed=1), 1, 1.0, seed=7, max_completion_length=64):
                 errors, _ = find_errors(r.problem.data["calls"], task.convention, r.text)
                 self.total, self.right = self.total + 1, self.right + (not errors)
-                if errors and errors[0].kind == "unexpected":  # nearly all; only these can be put in other words
+                if errors:
                     self.cases.append((task, r.problem, errors[0]))
 
     def bare(self) -> dict[str, Any]:
         return proportion(self.right, self.total)
 
     def shown(self, parts: tuple[str, ...], words: str = "paper", level: int = 2) -> dict[str, Any]:
-        """Accuracy when the prompt shows `parts` ("solution", "feedback") in the words "paper", "seen" or "held out"."""
+        """Accuracy when the prompt shows `parts` ("solution", "feedback") in the words "paper", "seen" or "held out".
+
+        In other words than the judge's there are only messages about an unexpected argument, nearly all that occur.
+        """
         rng, problems = random.Random(3), []
-        for i, (task, problem, error) in enumerate(self.cases):
+        cases = [c for c in self.cases if words == "paper" or c[2].kind == "unexpected"]
+        for i, (task, problem, error) in enumerate(cases):
             text = {"solution": task.solution(problem)} if "solution" in parts else {}
             if "feedback" in parts:
                 text["feedback"] = {"paper": lambda: say(error, level), "seen": lambda: wordings.message(error, level, rng),
@@ -59,7 +63,7 @@ class Bench:
                 messages = [{"role": "user", "content": {"seen": wordings, "held out": held_out}[words].frame(question, text, rng)}]
             problems.append(Problem(f"{problem.id}#{i}", messages))
         attempts = rollout(self.model, self.tokenizer, problems, 1, 1.0, seed=8, max_completion_length=64, batch_size=256)
-        return proportion(sum(t.judge(p, r.text).reward == 1 for (t, p, _), r in zip(self.cases, attempts)), len(attempts))
+        return proportion(sum(t.judge(p, r.text).reward == 1 for (t, p, _), r in zip(cases, attempts)), len(attempts))
 
 
 def proportion(k: int, n: int) -> dict[str, Any]:

@@ -20,4 +20,9 @@ def recorded(sweep: str, **wanted: object) -> list[RunRecord]:
     path = RECORDS / f"{sweep}.json"
     if not path.exists():
         raise ValueError(f"no recorded sweep {sweep!r}; there are {', '.join(sorted(p.stem for p in RECORDS.glob('*.json'))) or 'none'}")
-    return [run for run in read_records(path) if all({"name": run.name, **run.task, **run.config, "seed": run.task["seed"]}.get(k) == v for k, v in wanted.items())]
+
+    def matches(run: RunRecord) -> bool:
+        known = {**run.config, **run.task, "name": run.name}  # "seed" is the task's, "name" the run's
+        return all(known.get(key) == value for key, value in wanted.items())
+
+    return [run for run in read_records(path) if matches(run)]

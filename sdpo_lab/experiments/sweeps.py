@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sdpo_lab.config import SDPOConfig
-from sdpo_lab.experiments import RECORDS
+from sdpo_lab.experiments import RECORDS, recorded
 from sdpo_lab.models import DEFAULT, load_model, model_folders
 from sdpo_lab.records import RunRecord, model_checksum, read_records, write_records
 from sdpo_lab.tasks import load_task
@@ -49,26 +49,35 @@ class Run:
         return self.name, self.seed, tuple(sorted({**self.task, **self.config, "steps": self.steps}.items()))
 
 
-GRPO_RATES = (3e-5, 1e-4, 2e-4, 3e-4, 5e-4, 1e-3)
-SDPO_RATES = (1e-4, 3e-4, 5e-4, 8e-4, 1.2e-3)
+GRPO_RATES = (1e-4, 2e-4, 3.5e-4, 6e-4, 1e-3)
+SDPO_RATES = (3e-4, 5e-4, 8e-4)
 
 
 def tuning() -> list[Run]:
     """Learning rates of every method on the development conventions, equal attempts."""
-    return [Run(name, dict(extra, learning_rate=rate), seed, task)
+    return [Run(name, dict(extra, learning_rate=rate), seed, task, evaluate=256)
             for seed in DEVELOPMENT
             for name, extra, task, rates in (("sdpo", {}, {}, SDPO_RATES), ("grpo", {"distillation_weight": 0.0}, {}, GRPO_RATES),
                                              ("grpo-shaped", {"distillation_weight": 0.0}, {"reward": "fraction"}, GRPO_RATES))
             for rate in rates]
 
 
+def chosen(name: str) -> float:
+    """The learning rate of a method: the one with the highest mean success over all steps on the development conventions.
+
+    The mean over the run, rather than its end, since what is compared is what is learned from a number of attempts.
+    """
+    by_rate: dict[float, list[float]] = {}
+    for run in recorded("tuning", name=name):
+        by_rate.setdefault(run.config["learning_rate"], []).append(sum(row["success_fraction"] for row in run.rows) / len(run.rows))
+    return max(by_rate, key=lambda rate: sum(by_rate[rate]) / len(by_rate[rate]))
+
+
 def quickstart() -> list[Run]:
     """The headline on sealed conventions: SDPO, GRPO and GRPO with a shaped reward, each at its tuned rate, and the other settings of the dial."""
-    from sdpo_lab.experiments.chosen import CHOSEN
-
     methods = [("sdpo", {}, {}), ("grpo", {"distillation_weight": 0.0}, {}), ("grpo-shaped", {"distillation_weight": 0.0}, {"reward": "fraction"})]
     methods += [("sdpo", {}, {"feedback": level}) for level in (0, 1, 3)]
-    return [Run(name, dict(extra, learning_rate=CHOSEN[name]), seed, task) for seed in SEALED for name, extra, task in methods]
+    return [Run(name, dict(extra, learning_rate=chosen(name)), seed, task) for seed in SEALED for name, extra, task in methods]
 
 
 SWEEPS = {"tuning": tuning, "quickstart": quickstart}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-_WHERE = {"Dashboard": "dashboard", "LiveRun": "live", "Chart": "charts", "Line": "charts", "Bars": "charts", "compare": "charts", "token_picture": "tokens", "curve": "curves"}
+_WHERE = {"Dashboard": "dashboard", "LiveRun": "live", "Chart": "charts", "Line": "charts", "Bars": "charts", "compare": "charts", "smooth": "charts", "token_picture": "tokens", "curve": "curves"}
 
 __all__ = sorted(_WHERE)
 

@@ -156,7 +156,7 @@ def test_the_page_never_makes_html_of_text():
     code = Dashboard._esm.lower()
     for word in ("innerhtml", "outerhtml", "insertadjacenthtml", "document.write", "eval(", "http://cdn", "https://", "import("):
         assert word not in code.replace("http://www.w3.org/2000/svg", ""), word
-    assert len(Dashboard._esm) < 18_000
+    assert len(Dashboard._esm) < 15 * 1024
 
 
 def test_numbers_json_has_no_word_for(dashboard):
