@@ -82,10 +82,15 @@ def model_checksum(folder: str | Path) -> str:
 
 
 def write_records(path: str | Path, runs: list[RunRecord]) -> None:
-    """Write recorded runs; numbers are kept to six digits, not-a-number as null."""
-    text = json.dumps([_tidy(asdict(run)) for run in runs], indent=None, separators=(",", ":"), allow_nan=False)
+    """Write recorded runs: one line a run, rows as columns, numbers to six digits, not-a-number as null."""
+    lines = []
+    for run in runs:
+        fields = asdict(run)
+        names = list(dict.fromkeys(name for row in run.rows for name in row))
+        fields["rows"] = {name: [row.get(name) for row in run.rows] for name in names}
+        lines.append(json.dumps(_tidy(fields), separators=(",", ":"), allow_nan=False))
     new = Path(path).with_suffix(".new")
-    new.write_text(text.replace('{"name"', '\n{"name"') + "\n", encoding="utf-8")
+    new.write_text("[" + ",\n".join(lines) + "]\n", encoding="utf-8")
     new.replace(path)
 
 
@@ -95,6 +100,8 @@ def read_records(path: str | Path) -> list[RunRecord]:
     for run in runs:
         if run.get("format") != FORMAT:
             raise ValueError(f"{path} has format {run.get('format')!r}; this version reads format {FORMAT}")
+        columns = run["rows"]
+        run["rows"] = [dict(zip(columns, values)) for values in zip(*columns.values())]
     return [RunRecord(**run) for run in runs]
 
 

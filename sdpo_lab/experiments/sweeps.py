@@ -63,13 +63,10 @@ def tuning() -> list[Run]:
 
 
 def chosen(name: str) -> float:
-    """The learning rate of a method: the one with the highest mean success over all steps on the development conventions.
-
-    The mean over the run, rather than its end, since what is compared is what is learned from a number of attempts.
-    """
+    """The learning rate of a method: the one with the best mean accuracy after the last step on the development conventions."""
     by_rate: dict[float, list[float]] = {}
     for run in recorded("tuning", name=name):
-        by_rate.setdefault(run.config["learning_rate"], []).append(sum(row["success_fraction"] for row in run.rows) / len(run.rows))
+        by_rate.setdefault(run.config["learning_rate"], []).append(run.evaluations[-1]["accuracy"])
     return max(by_rate, key=lambda rate: sum(by_rate[rate]) / len(by_rate[rate]))
 
 

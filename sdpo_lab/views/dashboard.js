@@ -19,16 +19,15 @@ function make(parent, tag, { hook, ...attributes } = {}, text = null) {
 
 // Model text exactly as it is: line ends are marked, characters nobody could see are written as their code.
 function literal(parent, text) {
-  for (const part of text.split(/(\n|[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff])/)) {
-    if (part === "\n") { make(parent, "span", { class: "code", "aria-label": "line end" }, "↵"); parent.append("\n"); }
-    else if (/^[\u0000-\u001f\u007f-\u009f\u200b-\u206f\ufeff]$/.test(part))
-      make(parent, "span", { class: "code" }, "\\u" + part.charCodeAt(0).toString(16).padStart(4, "0"));
-    else parent.append(part);
-  }
+  text.split(/([\u0000-\u0008\u000a-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff])/).forEach((part, k) => {
+    const end = part === "\n";
+    if (k % 2) make(parent, "span", { class: "code" }, end ? "↵" : "\\u" + part.charCodeAt(0).toString(16).padStart(4, "0"));
+    if (end || k % 2 === 0) parent.append(part);
+  });
 }
 
 const clock = (s) => new Date(1000 * Math.round(s)).toISOString().slice(s < 3599.5 ? 14 : 11, 19);
-const short = (v) => v === null || v === undefined ? "–" : v === 0 ? "0" : Math.abs(v) < 1e-3 ? v.toExponential(1) : String(Number(v.toPrecision(3)));
+const short = (v) => (v && Math.abs(v) < 1e-3 ? v.toExponential(1) : String(Number(v.toPrecision(3))));
 const letter = (k) => (k < 26 ? String.fromCharCode(97 + k) : String(k + 1));
 
 function smooth(points, key) {
@@ -98,10 +97,9 @@ function render({ model, el }) {
     make(line, "span", {}, spec.label);
     const value = make(line, "output");
     const input = make(label, "input", { type: "range", min: low - (spec.zero ? 4 * grain : 0), max: high, step: grain, hook: spec.field });
-    const hint = make(label, "span", { class: "hint" }, spec.idle || "takes effect at the next step");
-    input.disabled = !!spec.idle;
+    const hint = make(label, "span", { class: "hint" });
     let touched = 0, timer = null;
-    const chosen = () => (spec.zero && Number(input.value) < low - grain ? 0 : Number((10 ** Number(input.value)).toPrecision(2)));
+    const chosen = () => (spec.zero && input.value < low - grain ? 0 : Number((10 ** input.value).toPrecision(2)));
     const write = (v) => { value.textContent = short(v); input.setAttribute("aria-valuetext", short(v)); };
     input.addEventListener("input", () => { touched = Date.now(); write(chosen()); });
     input.addEventListener("change", () => {
@@ -115,7 +113,7 @@ function render({ model, el }) {
         label.classList.toggle("waits", waits);
         hint.textContent = spec.idle || (waits ? "waits for the next step" : "takes effect at the next step");
         input.disabled = !!spec.idle || over();
-        if (v === undefined || v === null || Date.now() - touched < 1500) return;
+        if (Date.now() - touched < 1500) return;  // still in a hand
         input.value = v > 0 ? Math.log10(v) : input.min;
         write(v);
       },
@@ -184,16 +182,16 @@ function render({ model, el }) {
     svg.setAttribute("width", w);
     svg.replaceChildren();
     const first = points[0]?.step ?? 1, last = Math.max(setup.first + setup.steps, newest?.step ?? 0, first + 1);
-    const values = points.flatMap((p) => SERIES.map(([key]) => p[key])).filter((v) => v !== null);
-    const low = Math.min(0, ...values), high = Math.max(1, ...values);
+    const values = points.flatMap((p) => SERIES.map(([key]) => p[key] ?? 0));
+    const low = values.reduce((a, b) => Math.min(a, b), 0), high = values.reduce((a, b) => Math.max(a, b), 1);
     const x = (step) => PAD.left + ((step - first) / (last - first)) * (wall - PAD.left);
     const y = (v) => PAD.top + ((high - v) / (high - low)) * (floor - PAD.top);
     for (const v of ticks(low, high, 5)) {
       make(svg, "path", { class: "grid", d: `M${PAD.left} ${y(v)}H${wall}` });
       make(svg, "text", { x: PAD.left - 7, y: y(v) + 4, "text-anchor": "end" }, String(v));
     }
-    for (const s of ticks(first, last, Math.min(10, w / 60)))
-      if (Number.isInteger(s)) make(svg, "text", { x: x(s), y: floor + 17, "text-anchor": "middle" }, String(s));
+    for (const s of ticks(first, last, Math.min(10, w / 60)).filter(Number.isInteger))
+      make(svg, "text", { x: x(s), y: floor + 17, "text-anchor": "middle" }, String(s));
     make(svg, "text", { x: PAD.left - 7, y: floor + 17, "text-anchor": "end" }, "step");
     const marks = points.filter((p) => Object.keys(p.changes).length);
     marks.forEach((p, k) => {
@@ -219,9 +217,7 @@ function render({ model, el }) {
   }
 
   function drawLists(drawn, marks) {
-    const names = drawn.map(([key]) => key).join();
-    if (legend.dataset.names !== names) {
-      legend.dataset.names = names;
+    if (legend.children.length !== drawn.length) {
       legend.replaceChildren();
       for (const [key, name] of [...drawn].reverse()) {
         const item = make(legend, "span", { class: "item" });
@@ -229,12 +225,10 @@ function render({ model, el }) {
         item.append(key === "reward" ? name + " (dots: each step, line: smoothed)" : name);
       }
     }
-    const shown = marks.map((p) => p.step).join();
-    if (changes.dataset.steps === shown) return;
-    changes.dataset.steps = shown;
+    if (changes.children.length === marks.length) return;
     changes.replaceChildren();
     marks.forEach((p, k) => {
-      const item = make(changes, "li", { "data-step": p.step });
+      const item = make(changes, "li");
       make(item, "b", {}, letter(k));
       item.append(` from step ${p.step}: ` + Object.entries(p.changes).map(([f, v]) => `${f.replaceAll("_", " ")} ${typeof v === "number" ? short(v) : v}`).join(", "));
     });
@@ -247,13 +241,13 @@ function render({ model, el }) {
     make(title, "small", {}, ` one question of step ${group.step}`);
     literal(make(right, "div", { class: "question" }), group.question);
     for (const attempt of group.list) {
-      const good = attempt.reward !== null && attempt.reward >= 1, bad = attempt.reward === null || attempt.reward <= 0;
-      const item = make(right, "div", { class: "attempt" + (good ? " good" : bad ? " bad" : "") });
-      make(item, "span", { class: "verdict", role: "img", "aria-label": good ? "right" : bad ? "wrong" : "partly right" }, good ? "✓" : bad ? "✗" : "½");
+      const [kind, name, sign] = attempt.reward >= 1 ? ["good", "right", "✓"] : attempt.reward > 0 ? ["part", "partly right", "½"] : ["bad", "wrong", "✗"];
+      const item = make(right, "div", { class: "attempt " + kind });
+      make(item, "span", { class: "verdict", role: "img", "aria-label": name }, sign);
       const texts = make(item, "div", { class: "texts" });
       literal(make(texts, "code", { class: "text" }), attempt.text);
       if (!attempt.text) make(texts, "span", { class: "quiet" }, "(empty)");
-      if (!good && !bad) make(texts, "span", { class: "quiet" }, ` reward ${short(attempt.reward)}`);
+      if (kind === "part") make(texts, "span", { class: "quiet" }, ` reward ${short(attempt.reward)}`);
       if (attempt.feedback) literal(make(texts, "div", { class: "feedback" }), attempt.feedback);
     }
     if (group.more) make(right, "p", { class: "quiet" }, `and ${group.more} more`);

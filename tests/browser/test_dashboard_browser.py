@@ -47,11 +47,12 @@ def browser(chromium):
 
 
 @pytest.fixture
-def page(browser):
-    """A page 1600 pixels wide; an uncaught error in it fails the test."""
+def page(browser, shots, request):
+    """A page 1600 pixels wide; an uncaught error in it fails the test. Its last sight is kept."""
     page, errors = browser.new_page(viewport={"width": 1600, "height": 1000}), []
     page.on("pageerror", lambda error: errors.append(str(error)))
     yield page
+    page.screenshot(path=shots / f"{request.node.name}.png")
     page.close()
     assert not errors
 
