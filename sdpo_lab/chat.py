@@ -14,6 +14,9 @@ def encode_chat(tokenizer: Any, messages: list[dict[str, str]]) -> list[int]:
     """
     if not getattr(tokenizer, "chat_template", None):
         raise ValueError("the tokenizer has no chat template; set tokenizer.chat_template (see the model's card) before using it here")
+    for m in messages:
+        if not isinstance(m.get("content"), str) or not isinstance(m.get("role"), str):
+            raise TypeError(f"a chat message must have a role and a content, both strings; got {m!r}")
     special = special_strings(tokenizer)
     found: list[str] = []  # special strings met in the messages, in the order of their marks
     mark = unused_mark(messages)
@@ -47,7 +50,8 @@ def encode_plain(tokenizer: Any, text: str) -> list[int]:
 
 def special_strings(tokenizer: Any) -> re.Pattern[str] | None:
     """A pattern of every special token's string, longest first; None when the tokenizer has none."""
-    strings = {t.content for t in tokenizer.added_tokens_decoder.values()} | set(tokenizer.all_special_tokens)
+    # some tokenizers add runs of spaces as tokens of their own; those are text
+    strings = {s for s in {t.content for t in tokenizer.added_tokens_decoder.values()} | set(tokenizer.all_special_tokens) if s.strip()}
     return re.compile("|".join(re.escape(s) for s in sorted(strings, key=len, reverse=True))) if strings else None
 
 

@@ -79,6 +79,8 @@ class SDPOConfig:
         if self.generation_batch_size % self.num_generations:
             raise ValueError(f"generation_batch_size must be a multiple of num_generations; got {self.generation_batch_size} and "
                              f"{self.num_generations}")
+        if self.num_generations == 1 and self.distillation_weight == 0:
+            raise ValueError("num_generations must be at least 2 for GRPO (distillation_weight=0), which compares the attempts of a group; got 1")
         for complaint in self.without_effect():
             raise ValueError(complaint + ". Leave it out, or change the other field")
 

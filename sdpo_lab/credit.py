@@ -25,8 +25,8 @@ class Credit:
     student_log_probs: torch.Tensor  #: log p(y_t | question)
     teacher_log_probs: torch.Tensor  #: log q(y_t | question, what was shown)
     divergence: torch.Tensor  #: per token, under the configuration's divergence over the full vocabulary
-    student_logits: torch.Tensor  #: (T, V), log-probabilities
-    teacher_logits: torch.Tensor
+    student_distribution: torch.Tensor  #: (T, V), log-probabilities of every token at every position
+    teacher_distribution: torch.Tensor
     student_prompt: str
     teacher_prompt: str
     tokenizer: Any
@@ -39,13 +39,13 @@ class Credit:
     def top(self, k: int = 8, at: int | None = None) -> list[dict[str, list[tuple[str, float]]]]:
         """The k most likely tokens of both roles with their probabilities, at every position or at `at` alone."""
         places = range(len(self.tokens)) if at is None else [at]
-        k = min(k, self.student_logits.shape[-1])
+        k = min(k, self.student_distribution.shape[-1])
 
         def best(log_probs: torch.Tensor) -> list[tuple[str, float]]:
             values, ids = log_probs.topk(k)
             return [(self.tokenizer.decode([i]), float(v.exp())) for v, i in zip(values, ids.tolist())]
 
-        return [{"student": best(self.student_logits[t]), "teacher": best(self.teacher_logits[t])} for t in places]
+        return [{"student": best(self.student_distribution[t]), "teacher": best(self.teacher_distribution[t])} for t in places]
 
     def _repr_html_(self) -> str:
         from sdpo_lab.views.tokens import token_picture  # the one door from the core to the views
@@ -68,18 +68,31 @@ def credit(model: Any, tokenizer: Any, problem: Problem, completion: str | list[
     Raises ValueError for an empty completion. The weights are not touched.
     """
     config = config or SDPOConfig.preset("laptop")
-    ids = completion.completion_ids if isinstance(completion, Rollout) else encode_plain(tokenizer, completion) if isinstance(completion, str) else list(completion)
+    if isinstance(completion, str):
+        ids = encode_plain(tokenizer, completion)
+    else:
+        ids = [int(i) for i in (completion.completion_ids if isinstance(completion, Rollout) else completion)]
     if not ids:
         raise ValueError("completion is empty: there is no token to score")
-    shown = teacher_messages(problem.messages, solution, feedback, config) if feedback or solution else problem.messages
-    was_training = model.training
-    model.eval()
-    p = completion_logits(model, [encode_chat(tokenizer, problem.messages)], [ids], config.temperature)[0].log_softmax(-1)
-    q = completion_logits(teacher or model, [encode_chat(tokenizer, shown)], [ids], config.temperature)[0].log_softmax(-1)
-    model.train(was_training)
+    size = model.get_input_embeddings().num_embeddings
+    if not all(0 <= i < size for i in ids):
+        raise ValueError(f"completion ids must be from 0 to {size - 1}, the model's vocabulary; got {min(ids)} to {max(ids)}")
+    shown = teacher_messages(problem.messages, solution, feedback, config)
+    p = score(model, tokenizer, problem.messages, ids, config.temperature)
+    q = score(teacher or model, tokenizer, shown, ids, config.temperature)
     at = torch.tensor(ids, device=p.device)[:, None]
     return Credit(split_text(tokenizer, ids), ids, p.gather(1, at)[:, 0], q.gather(1, at)[:, 0], losses.divergence(p, q, config.distillation_alpha), p, q,
                   render(tokenizer, problem.messages), render(tokenizer, shown), tokenizer)
+
+
+def score(model: Any, tokenizer: Any, messages: list[dict[str, str]], ids: list[int], temperature: float) -> torch.Tensor:
+    """Log-probabilities of every token at every position of one completion, (T, V), dropout off."""
+    was_training = model.training
+    model.eval()
+    try:
+        return completion_logits(model, [encode_chat(tokenizer, messages)], [ids], temperature)[0].log_softmax(-1)
+    finally:
+        model.train(was_training)
 
 
 def render(tokenizer: Any, messages: list[dict[str, str]]) -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import difflib
 import inspect
 import math
+import numbers
 from collections.abc import Callable, Iterable
 
 
 def check_choice(name: str, value: object, allowed: Iterable) -> None:
-    """Raise ValueError unless `value` is one of `allowed`; TypeError when it is not even of their type."""
+    """Raise ValueError unless `value` is one of `allowed`, with the nearest one."""
     allowed = list(allowed)
     if isinstance(value, bool) == isinstance(allowed[0], bool) and value in allowed:
         return
@@ -20,8 +21,7 @@ def check_choice(name: str, value: object, allowed: Iterable) -> None:
 
 def check_range(name: str, value: object, kind: type, low: float, high: float = math.inf) -> None:
     """Raise TypeError unless `value` is an int (or float), ValueError unless low <= value <= high and finite."""
-    kinds = (int,) if kind is int else (int, float)
-    if isinstance(value, bool) or not isinstance(value, kinds):
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral if kind is int else numbers.Real):
         raise TypeError(f"{name} must be {'a whole number' if kind is int else 'a number'} from {low} to {high}; got {value!r}")
     if not (math.isfinite(value) and low <= value <= high):
         raise ValueError(f"{name} must be from {low} to {high}; got {value!r}")

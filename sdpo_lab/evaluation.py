@@ -51,8 +51,9 @@ def wilson(successes: int, n: int, z: float = 1.959964) -> tuple[float, float]:
 
 
 def judge_rollouts(task: Task, rollouts: list[Rollout]) -> list[Rollout]:
-    """Fill in reward and feedback of every rollout."""
-    for r, verdict in zip(rollouts, judge_all(task, [r.problem for r in rollouts], [r.text for r in rollouts])):
+    """Fill in reward and feedback of every rollout that has none."""
+    fresh = [r for r in rollouts if r.reward is None]
+    for r, verdict in zip(fresh, judge_all(task, [r.problem for r in fresh], [r.text for r in fresh])):
         r.reward, r.feedback = float(verdict.reward), verdict.feedback
     return rollouts
 

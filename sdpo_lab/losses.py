@@ -74,7 +74,8 @@ def distillation_loss(student_logits: torch.Tensor, teacher_logits: torch.Tensor
 
 def group_advantages(rewards: torch.Tensor, scale: bool = False) -> torch.Tensor:
     """GRPO: reward minus the group's mean, and with `scale` over its standard deviation + 1e-4 (TRL), (P, G) -> (P, G)."""
-    centred = rewards - rewards.mean(1, keepdim=True)
+    same = (rewards == rewards[:, :1]).all(1, keepdim=True)  # rounding must not make eight thirds differ from their mean
+    centred = (rewards - rewards.mean(1, keepdim=True)).masked_fill(same, 0)
     return centred / (rewards.std(1, keepdim=True) + 1e-4) if scale and rewards.shape[1] > 1 else centred
 
 

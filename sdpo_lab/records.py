@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from sdpo_lab._version import __version__
 from sdpo_lab.rollouts import Rollout
 
 FORMAT = 1
@@ -64,7 +65,7 @@ class RunRecord:
     model: dict[str, str]  #: {"name": ..., "sha256": ...}
     rows: list[dict[str, float]]  #: `History.rows()`
     evaluations: list[dict[str, Any]]  #: {"step": ..., "role": ..., "accuracy": ..., ...}, see `Evaluation.to_dict`
-    changes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    changes: dict[int, dict[str, Any]] = field(default_factory=dict)  #: as in `History`
     key: str = ""  #: tells the run from the others of its sweep
     versions: dict[str, str] = field(default_factory=lambda: software())
     format: int = FORMAT
@@ -72,8 +73,10 @@ class RunRecord:
 
 def software() -> dict[str, str]:
     """Versions that decide the numbers, and the kind of machine."""
+    import torch
+
     return {name: version(name) for name in ("torch", "transformers", "numpy")} | {
-        "python": platform.python_version(), "machine": platform.machine(), "system": platform.system()}
+        "sdpo_lab": __version__, "threads": str(torch.get_num_threads()), "python": platform.python_version(), "machine": platform.machine(), "system": platform.system()}
 
 
 def model_checksum(folder: str | Path) -> str:
@@ -102,6 +105,7 @@ def read_records(path: str | Path) -> list[RunRecord]:
             raise ValueError(f"{path} has format {run.get('format')!r}; this version reads format {FORMAT}")
         columns = run["rows"]
         run["rows"] = [dict(zip(columns, values)) for values in zip(*columns.values())]
+        run["changes"] = {int(step): fields for step, fields in run["changes"].items()}
     return [RunRecord(**run) for run in runs]
 
 

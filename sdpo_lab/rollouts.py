@@ -28,6 +28,8 @@ class Rollout:
     reward: float | None = None
     feedback: str = ""
     teacher_messages: list[dict[str, str]] = field(default_factory=list)  #: the chat its teacher was shown
+    shown_solution: str = ""  #: the sibling's answer in it, and
+    shown_feedback: str = ""  #: the environment's text in it; "" = nothing of the kind
     demonstration: int | None = None  #: index of the sibling whose attempt was shown as the solution
     active: bool = False  #: did it take part in the update
     why: str = ""  #: the reason in words when it did not
@@ -41,9 +43,13 @@ def rollout(model: Any, tokenizer: Any, problems: Iterable[Problem], num_generat
     """
     check_range("num_generations", num_generations, int, 1, 4096)
     check_range("temperature", temperature, float, 0, 100)
+    check_range("top_p", top_p, float, 0.01, 1)
+    check_range("max_completion_length", max_completion_length, int, 1, 131072)
+    check_range("batch_size", batch_size, int, 1)
+    check_range("seed", seed, int, 0, 2**63 - 1)
     problems = list(problems)
     prompts = [encode_chat(tokenizer, p.messages) for p in problems]
-    keys = [[noise_key(seed, step, p.id, i) for i in range(num_generations)] for p in problems]
+    keys = [[noise_key(int(seed), step, p.id, i) for i in range(num_generations)] for p in problems]
     at_once, found = max(1, batch_size // num_generations), []
     for start in range(0, len(problems), at_once):
         part = slice(start, start + at_once)
@@ -63,24 +69,41 @@ def sample(model: Any, tokenizer: Any, prompts: list[list[int]], keys: list[list
     longest = max(map(len, prompts))
     if limit and longest >= limit:
         raise ValueError(f"a prompt has {longest} tokens, the model's context is {limit}; shorten the problem or take another model")
-    steps = min(max_completion_length, limit - longest) if limit else max_completion_length
+    # how long an attempt may become depends on its own prompt alone, never on its company
+    room = torch.tensor([min(max_completion_length, limit - len(p)) if limit else max_completion_length for p in prompts], device=device)
+    room, steps = room.repeat_interleave(group), int(room.max())
     # left-padded, so that every prompt ends at the same column
     ids = torch.tensor([[0] * (longest - len(p)) + p for p in prompts], device=device)  # (P, L)
     mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=device)
-    uniforms = torch.from_numpy(noise(np.array(keys, dtype=np.uint64).ravel(), steps)).to(device)  # (R, steps), R = P x G
+    uniforms = torch.from_numpy(noise(np.array(keys, dtype=np.uint64).ravel(), steps))  # (R, steps) float64, R = P x G
+    uniforms = uniforms if device.type == "mps" else uniforms.to(device)  # MPS has no float64: there the drawing is done on the CPU
     was_training = model.training
     model.eval()
+    try:
+        tokens, entropies = grow(model, ids, mask, uniforms, room, ends, temperature, top_p, group)
+    finally:
+        model.train(was_training)
+    found = [[int(i) for i in row if i >= 0] for row in tokens.tolist()]
+    texts = tokenizer.batch_decode(found, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    stopped = set(ends.tolist())
+    return [(text, row, float(h) / len(row), row[-1] not in stopped) for text, row, h in zip(texts, found, entropies)]
+
+
+def grow(model: Any, ids: torch.Tensor, mask: torch.Tensor, uniforms: torch.Tensor, room: torch.Tensor, ends: torch.Tensor, temperature: float,
+         top_p: float, group: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The decode loop: (tokens (R, steps) with -1 where none was sampled, summed entropies (R,))."""
+    device, steps = ids.device, uniforms.shape[1]
     out = model(input_ids=ids, attention_mask=mask, position_ids=positions(mask), use_cache=True, logits_to_keep=1)
     cache, logits = out.past_key_values, out.logits[:, -1].repeat_interleave(group, 0)
     cache.batch_repeat_interleave(group)
-    mask, rows = mask.repeat_interleave(group, 0), torch.arange(len(prompts) * group, device=device)
+    mask, rows = mask.repeat_interleave(group, 0), torch.arange(len(ids) * group, device=device)
     tokens = torch.full((len(rows), steps), -1, device=device)  # -1: not sampled
     entropies = torch.zeros(len(rows), device=device)
     for t in range(steps):
-        drawn, entropy = draw(logits, uniforms[rows, t], temperature, top_p)
+        drawn, entropy = (x.to(device) for x in draw(logits.to(uniforms.device), uniforms[rows.to(uniforms.device), t], temperature, top_p))
         tokens[rows, t], entropies[rows] = drawn, entropies[rows] + entropy
-        stay = ~torch.isin(drawn, ends)
-        if not stay.any() or t + 1 == steps:
+        stay = ~torch.isin(drawn, ends) & (t + 1 < room[rows])
+        if not stay.any():
             break
         if not stay.all():
             drawn, rows, mask = drawn[stay], rows[stay], mask[stay]
@@ -88,11 +111,7 @@ def sample(model: Any, tokenizer: Any, prompts: list[list[int]], keys: list[list
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
         out = model(input_ids=drawn[:, None], attention_mask=mask, position_ids=positions(mask)[:, -1:], past_key_values=cache, use_cache=True)
         logits = out.logits[:, -1]
-    model.train(was_training)
-    found = [[int(i) for i in row if i >= 0] for row in tokens.tolist()]
-    texts = tokenizer.batch_decode(found, skip_special_tokens=True)
-    stopped = set(ends.tolist())
-    return [(text, row, float(h) / len(row), row[-1] not in stopped) for text, row, h in zip(texts, found, entropies)]
+    return tokens, entropies
 
 
 def positions(mask: torch.Tensor) -> torch.Tensor:

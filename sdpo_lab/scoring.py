@@ -11,7 +11,7 @@ import torch
 def pad_right(rows: list[list[int]], value: int, device: Any = "cpu") -> torch.Tensor:
     """Rows of different length as one (B, L) tensor."""
     longest = max(map(len, rows))
-    return torch.tensor([r + [value] * (longest - len(r)) for r in rows], device=device)
+    return torch.tensor([r + [value] * (longest - len(r)) for r in rows], dtype=torch.long, device=device)
 
 
 def completion_logits(model: Any, prompts: list[list[int]], completions: list[list[int]], temperature: float = 1.0, bf16: bool = False,
@@ -46,6 +46,18 @@ def head(model: Any, hidden: torch.Tensor) -> torch.Tensor:
     if getattr(config, "logit_scale", None):
         logits = logits * config.logit_scale
     return logits / config.logits_scaling if getattr(config, "logits_scaling", None) else logits
+
+
+def check_scoring(model: Any) -> None:
+    """Raise ValueError when `head` does not reproduce the model's own logits, as for a model that scales them in a way not known here."""
+    ids = torch.arange(4, device=model.device)[None] % model.config.get_text_config().vocab_size
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        own, ours = model(input_ids=ids).logits[0, :3], completion_logits(model, [[int(ids[0, 0])]], [ids[0, 1:].tolist()])[0]
+    model.train(was_training)
+    if not torch.allclose(own.to(ours.dtype), ours, atol=1e-3, rtol=1e-3):
+        raise ValueError(f"the logits of a {type(model).__name__} are not its head's output of the last hidden state; scoring.head must learn how it scales them")
 
 
 def completion_mask(completions: list[list[int]], device: Any = "cpu") -> torch.Tensor:

@@ -11,13 +11,16 @@ import torch
 class Teacher:
     """`model` scores the attempts under the teacher's prompt; `update(student)` follows the student.
 
-    Built from the student object, never from a path; a separate teacher is float32 whatever the student's dtype, since
-    an average that moves by a hundredth a step does not move in bfloat16.
+    Built from the student object, never from a path; a separate teacher has at least float32 whatever the student's
+    dtype, since an average that moves by a hundredth a step does not move in bfloat16.
     """
 
     def __init__(self, student: Any, kind: str, rate: float) -> None:
         self.kind, self.rate = kind, rate
-        self.model = student if kind == "live" else copy.deepcopy(student).float().eval().requires_grad_(False)
+        self.model = student if kind == "live" else copy.deepcopy(student).eval().requires_grad_(False)
+        if kind != "live":
+            for p in self.model.parameters():
+                p.data = p.data.float() if p.dtype in (torch.float16, torch.bfloat16) else p.data
 
     @torch.no_grad()
     def update(self, student: Any) -> None:

@@ -148,7 +148,8 @@ there after an attempt of its own that failed, in the frame of the paper unless 
 In words no document used, {card['summary']['kept in new words']:.0%} of the gain that feedback (dial 2) brings in familiar words is kept.
 
 **What it cannot do:** anything but these calls; write the call of a tool whose name it has never written (rows "tool"); trust a name it knows from other
-arguments in a place where it never stood, even when a solution shows it there (rows "pair"), though it does copy made-up names (rows "nonsense"); requests in other sentence patterns than the eight a tool; know which of two made-up names belongs to which argument
+arguments in a place where it never stood, even when a solution shows it there (rows "pair"), though it does copy made-up names (rows "nonsense"); understand
+requests in other sentence patterns than the eight a tool; know which of two made-up names belongs to which argument
 when a message merely lists both (no reader could); add up what several messages exclude as a Bayes learner would.
 """
 

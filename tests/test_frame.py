@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -210,3 +211,10 @@ def logical_lines(path: Path) -> int:
 def test_the_core_stays_small_enough_to_read():
     lines = {name: logical_lines(ROOT / "sdpo_lab" / f"{name}.py") for name in STEP}
     assert sum(lines.values()) <= 900, lines
+
+
+def test_the_readme_s_numbers_are_those_of_the_records(root):
+    """`python tools/measured.py` writes them."""
+    measured = runpy.run_path(str(root / "tools" / "measured.py"))
+    text = (root / "README.md").read_text(encoding="utf-8")
+    assert text.split(measured["START"])[1].split(measured["END"])[0] == measured["block"]()

@@ -33,7 +33,7 @@ class Run:
     def __call__(self) -> RunRecord:
         model, tokenizer = load_model(DEFAULT)
         task = load_task("toolcall", **{"seed": self.seed, **self.task})
-        trainer = SDPOTrainer(model, tokenizer, task, SDPOConfig.preset(self.preset, **self.config))
+        trainer = SDPOTrainer(model, tokenizer, task, self.settings())
         # accuracy means the whole call also where the reward is a fraction: it is 1 for nothing less
         evaluations = [{"step": 0, **trainer.evaluate(self.evaluate).to_dict()}]
         began = time.perf_counter()
@@ -43,6 +43,9 @@ class Run:
         model_card = {"name": DEFAULT, "sha256": model_checksum(model_folders()[DEFAULT])}
         return RunRecord(self.name, {"name": "toolcall", **task.dials}, trainer.config.to_dict(), model_card, trainer.history.rows(), evaluations)
 
+    def settings(self) -> SDPOConfig:
+        return SDPOConfig.preset(self.preset, **self.config)
+
     @property
     def key(self) -> tuple:
         """What tells this run from the others of its sweep."""
@@ -50,7 +53,7 @@ class Run:
 
 
 GRPO_RATES = (1e-4, 2e-4, 3.5e-4, 6e-4, 1e-3)
-SDPO_RATES = (3e-4, 5e-4, 8e-4)
+SDPO_RATES = (3e-4, 5e-4, 8e-4, 1.2e-3)
 
 
 def tuning() -> list[Run]:
@@ -85,7 +88,9 @@ def run_sweep(name: str) -> None:
     path = RECORDS / f"{name}.json"
     done = read_records(path) if path.exists() else []
     checksum = model_checksum(model_folders()[DEFAULT])
-    done = [r for r in done if r.model["sha256"] == checksum]  # runs of another model are made again
+    settings = {repr(run.key): run.settings().to_dict() for run in SWEEPS[name]()}
+    # runs of another model, of settings that have changed since, or that nobody asks for any more are made again or dropped
+    done = [r for r in done if r.model["sha256"] == checksum and r.config == settings.get(r.key)]
     keys = {r.key for r in done}
     for run in SWEEPS[name]():
         if repr(run.key) in keys:

@@ -54,8 +54,20 @@ def as_verdict(value: Verdict | tuple[float, str]) -> Verdict:
     if isinstance(value, Verdict):
         return value
     if isinstance(value, tuple) and len(value) == 2:
-        return Verdict(float(value[0]) if isinstance(value[0], int) else value[0], value[1])
+        return Verdict(*value)
     raise TypeError(f"judge() must return a Verdict or a (reward, feedback) pair, got {type(value).__name__}: {value!r}")
+
+
+def draw_problems(task: Task, n: int, split: str, seed: int) -> list[Problem]:
+    """`n` problems of a task. Raises ValueError when it gives another number, or two with the same id."""
+    problems = list(task.problems(n, split=split, seed=seed))
+    ids = [p.id for p in problems]
+    if len(problems) != n:
+        raise ValueError(f"{type(task).__name__}.problems({n}, split={split!r}, seed={seed}) gave {len(problems)} problems; it must give {n}")
+    if len(set(ids)) < n:
+        twice = next(i for i in ids if ids.count(i) > 1)
+        raise ValueError(f"{type(task).__name__}.problems({n}, split={split!r}, seed={seed}) gave two problems with the id {twice!r}; ids must be unique")
+    return problems
 
 
 def judge_all(task: Task, problems: list[Problem], completions: list[str]) -> list[Verdict]:

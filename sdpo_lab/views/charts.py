@@ -107,7 +107,7 @@ class Bars:
             f'<div style="display:inline-block;vertical-align:middle;height:1.1em;min-width:1px;width:{72 * max(value, 0) / top:.2f}%;'
             f'background:{COLOURS[i % len(COLOURS)]}"></div> {value:.2f} {html.escape(self.unit)}</td></tr>' for i, (name, value) in enumerate(self.values.items()))
         return (f'<figure style="max-width:{WIDTH}px;margin:4px 0;font-family:sans-serif;font-size:13px"><figcaption style="font-weight:600;padding:4px 0">'
-                f'{html.escape(self.title)}</figcaption><table style="width:100%;border-collapse:collapse">{rows}</table>'
+                f'{html.escape(self.title)}</figcaption><table style="width:100%;border-collapse:collapse;color:inherit;font-size:inherit">{rows}</table>'
                 f'<div style="opacity:.75">{html.escape(self.note)}</div></figure>')
 
     def __repr__(self) -> str:
@@ -152,7 +152,8 @@ def smooth(values: Sequence[float], window: int) -> list[float]:
 
 
 def compare(runs: Mapping[str, Any], metric: str = "success_fraction", window: int = 5, note: str = "") -> Chart:
-    """Training curves of named runs over attempts used: a History, a recorded run, or a list of them (mean, with lowest and highest as band).
+    """Training curves of named runs over steps: a History, a recorded run, or a list of them (mean over the steps all of them have, with lowest and
+    highest as band).
 
     metric  a column of `History.to_frame()`; "success_fraction" is the share of attempts that are wholly right
     window  steps to average over
@@ -166,10 +167,10 @@ def compare(runs: Mapping[str, Any], metric: str = "success_fraction", window: i
         if not rows or not all(rows):
             raise ValueError(f"{name!r} has no steps yet")
         length = min(map(len, rows))
-        known = sorted(k for k in rows[0][0])
+        known = sorted({key for r in rows for row in r for key in row})
         if metric not in known:
             raise ValueError(f"no metric {metric!r}; there are {', '.join(known)}")
-        each = [smooth([float(row[metric]) if row[metric] is not None else math.nan for row in r[:length]], window) for r in rows]
+        each = [smooth([math.nan if row.get(metric) is None else float(row[metric]) for row in r[:length]], window) for r in rows]
         mean = [sum(v) / len(v) for v in zip(*each)]
         band = ([min(v) for v in zip(*each)], [max(v) for v in zip(*each)]) if len(group) > 1 else ((), ())
         lines.append(Line(f"{name}" + (f" ({len(group)} runs)" if len(group) > 1 else ""), [r["step"] for r in rows[0][:length]], mean, *band))

@@ -1,4 +1,4 @@
-// The page's half of the dashboard. It asks for news and draws what it is told; every text is set as text, never as HTML.
+// The page's half of the dashboard: asks for news and draws it. Every text is set as text, never as HTML.
 const WORDS = {
   ready: "Ready", running: "Running", pausing: "Pausing after this step", paused: "Paused", stopping: "Stopping after this step",
   stopped: "Stopped", finished: "Finished", failed: "Failed",
@@ -11,13 +11,15 @@ const HEIGHT = 250, PAD = { left: 38, right: 14, top: 20, bottom: 26 }, SVG = "h
 function make(parent, tag, { hook, ...attributes } = {}, text = null) {
   const node = parent.namespaceURI === SVG || tag === "svg" ? document.createElementNS(SVG, tag) : document.createElement(tag);
   if (hook) Object.assign(attributes, { class: hook, "data-testid": hook });
+  // keys pressed here are meant for here: JupyterLab would take them for its own commands
+  if (/button|input/.test(tag) || attributes.tabindex) attributes["data-lm-suppress-shortcuts"] = "";
   for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
   if (text !== null) node.textContent = text;
   parent.append(node);
   return node;
 }
 
-// Model text exactly as it is: line ends are marked, characters nobody could see are written as their code.
+// Model text as it is: line ends marked, characters nobody could see written as their code.
 function literal(parent, text) {
   text.split(/([\u0000-\u0008\u000a-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff])/).forEach((part, k) => {
     const end = part === "\n";
@@ -32,7 +34,7 @@ const letter = (k) => (k < 26 ? String.fromCharCode(97 + k) : String(k + 1));
 
 function smooth(points, key) {
   let now = null;
-  return points.map((p) => (p[key] === null ? now : (now = now === null ? p[key] : now + 0.3 * (p[key] - now))));
+  return points.map((p) => (p[key] === null ? now : (now = now === null ? p[key] : now + 0.4 * (p[key] - now))));
 }
 
 function ticks(low, high, most) {
@@ -45,8 +47,7 @@ function ticks(low, high, most) {
 
 function render({ model, el }) {
   const setup = model.get("setup");
-  // while the widget has the focus its keys are its own: JupyterLab would take them for commands
-  const root = make(el, "div", { hook: "sdpo-dash", role: "group", "aria-label": "Training run", "data-lm-suppress-shortcuts": "true" });
+  const root = make(el, "div", { hook: "sdpo-dash", role: "group", "aria-label": "Training run" });
   let points = [], next = 0, seen = -1, news = setup.news, asked = 0, wished = 0, heard = Date.now(), cursor = Infinity, width = 0;
   const over = () => ENDED.includes(news.state);
 
@@ -66,8 +67,8 @@ function render({ model, el }) {
     return b;
   };
   const go = button("run", "", "", () => go.dataset.action);
-  const one = button("step", "Single step", "Take exactly one step, then rest", () => "step");
-  const end = button("stop", "Stop", "End this run after the step in hand; what was learned stays", () => "stop");
+  const one = button("step", "Single step", "Exactly one step, then rest", () => "step");
+  const end = button("stop", "Stop", "End this run; what was learned stays", () => "stop");
   const sliders = make(controls, "div", { class: "knobs" });
   const knobs = setup.knobs.map((k) => knob(sliders, k));
 
@@ -98,7 +99,7 @@ function render({ model, el }) {
     const value = make(line, "output");
     const input = make(label, "input", { type: "range", min: low - (spec.zero ? 4 * grain : 0), max: high, step: grain, hook: spec.field });
     const hint = make(label, "span", { class: "hint" });
-    let touched = 0, timer = null;
+    let touched = 0, timer;
     const chosen = () => (spec.zero && input.value < low - grain ? 0 : Number((10 ** input.value).toPrecision(2)));
     const write = (v) => { value.textContent = short(v); input.setAttribute("aria-valuetext", short(v)); };
     input.addEventListener("input", () => { touched = Date.now(); write(chosen()); });

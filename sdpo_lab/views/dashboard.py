@@ -26,6 +26,7 @@ from sdpo_lab.views.progress import describe
 HERE = Path(__file__).parent
 MOST_POINTS = 500  # in one message; a page that has missed more asks again
 MOST_ATTEMPTS, MOST_CHARACTERS = 8, 2000
+RECENT = 200  # steps among which a fall of the reward is looked for
 
 # field, label, lowest and highest value of the slider, may it be zero
 KNOBS = (("learning_rate", "Learning rate", 1e-6, 1e-1, False), ("teacher_update_rate", "Teacher rate", 1e-4, 1.0, True))
@@ -36,7 +37,8 @@ class Dashboard(anywidget.AnyWidget):
 
     The cell that shows it returns at once. `result()` waits for the end and returns the history, with or without a page;
     everything the page can do, `run` can do too: `dash.run.pause()`, `dash.run.set(learning_rate=1e-3)`.
-    `seconds_between_news` (0.1 to 60) is how often the page asks.
+    `seconds_between_news` (0.1 to 60) is how often the page asks. Pause before another cell uses the model: it would meet
+    weights that change under it.
     """
 
     _esm = (HERE / "dashboard.js").read_text(encoding="utf-8")
@@ -152,7 +154,7 @@ def worries(records: list[Any]) -> list[str]:
                      f"No attempt of this batch took part in the update: {reasons.most_common(1)[0][0]}.")
     elif not math.isfinite(newest.loss):
         words.append("The loss of this step was not a number; the update was skipped.")
-    rewards = [r.reward for r in records]
+    rewards = [r.reward for r in records[-RECENT:]]
     if len(rewards) >= 10:
         best, now = max(sum(rewards[i:i + 5]) / 5 for i in range(len(rewards) - 4)), sum(rewards[-5:]) / 5
         if now < best - 0.25:

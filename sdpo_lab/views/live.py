@@ -11,6 +11,7 @@ import atexit
 import sys
 import threading
 import time
+import warnings
 import weakref
 from collections.abc import Callable
 from types import TracebackType
@@ -83,7 +84,9 @@ class LiveRun:
             if self._end:
                 raise RuntimeError(f"this run is {self._end}; {', '.join(fields)} cannot be changed any more")
             together = {**self._pending, **fields}
-            self.trainer.config.replace(**together)  # a rehearsal: it raises what `apply` would raise at the boundary
+            with warnings.catch_warnings():  # a rehearsal: it raises what `apply` would raise at the boundary, which also warns
+                warnings.simplefilter("ignore")
+                self.trainer.config.replace(live=True, **together)
             self._pending = together
 
     # what anyone may read at any time

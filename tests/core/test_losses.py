@@ -124,6 +124,13 @@ def test_group_advantages():
     assert scaled[0, 0].item() == pytest.approx(.5 / (math.sqrt(1 / 3) + 1e-4)) and scaled[1].abs().max() == 0
 
 
+@pytest.mark.parametrize("reward", [1 / 3, 2 / 3, 0.1, 0.7])
+@pytest.mark.parametrize("size", [2, 7, 8])
+@pytest.mark.parametrize("scale", [False, True])
+def test_equal_rewards_have_exactly_no_advantage(reward, size, scale):
+    assert losses.group_advantages(torch.full((1, size), reward), scale).abs().max() == 0
+
+
 def test_policy_loss_gradient_is_reinforce():
     student, _ = random_pair(6, v=4)
     student.requires_grad_()

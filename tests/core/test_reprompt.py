@@ -94,8 +94,8 @@ def test_long_texts_give_way_and_the_frame_stays(tiny):
     g = group([0], feedback="x " * 3000)
     config = SDPOConfig(max_reprompt_len=200)
     reprompt(g, config, random.Random(0))
-    ids, shortened = encode_teacher(tokenizer, g[0], g, config)
+    ids, shortened = encode_teacher(tokenizer, g[0], config)
     text = tokenizer.decode(ids)
     assert shortened and len(ids) <= 200 and "Correctly solve the original question." in text and "Q {x}" in text and "x x x" in text
     with pytest.raises(ValueError, match="max_reprompt_len=16 must be larger"):
-        encode_teacher(tokenizer, g[0], g, SDPOConfig(max_reprompt_len=16))
+        encode_teacher(tokenizer, g[0], SDPOConfig(max_reprompt_len=16))

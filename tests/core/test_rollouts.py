@@ -27,6 +27,23 @@ def test_same_tokens_whole_in_micro_batches_and_with_rows_removed(tiny, problems
     assert fewer == {k: v for k, v in whole.items() if k in fewer} and len(fewer) == 8
 
 
+def test_a_long_neighbour_does_not_shorten_an_attempt(tiny, problems):
+    model, tokenizer = tiny
+    model.config.max_position_embeddings = 160
+    long = Problem("long", [{"role": "user", "content": "z" * 120}])
+    alone = lab.rollout(model, tokenizer, problems[:1], 2, seed=1, max_completion_length=90)
+    beside = lab.rollout(model, tokenizer, [*problems[:1], long], 2, seed=1, max_completion_length=90)
+    assert tokens(alone).items() <= tokens(beside).items() and max(len(r.completion_ids) for r in alone) > 40
+    room = 160 - len(encode_chat(tokenizer, long.messages))
+    assert all(len(r.completion_ids) <= room for r in beside[2:]) and room < 40
+
+
+def test_bad_settings_are_refused(tiny, problems):
+    for name, value in (("top_p", 0), ("max_completion_length", 0), ("batch_size", 0), ("seed", -1), ("temperature", -1), ("num_generations", 0)):
+        with pytest.raises(ValueError, match=f"{name} must be from"):
+            lab.rollout(*tiny, problems[:1], **{name: value})
+
+
 def test_other_seed_step_problem_or_index_is_other_noise():
     keys = {noise_key(*who) for who in [(0, 1, "a", 0), (1, 1, "a", 0), (0, 2, "a", 0), (0, 1, "b", 0), (0, 1, "a", 1)]}
     assert len(keys) == 5

@@ -51,7 +51,6 @@ def test_one_step_is_the_plain_formula(fresh):
         s = before(torch.tensor([encode_chat(tokenizer, r.problem.messages) + r.completion_ids])).logits[0, :-1][-len(r.completion_ids):]
         q = before(torch.tensor([encode_chat(tokenizer, r.teacher_messages) + r.completion_ids])).logits[0, :-1][-len(r.completion_ids):]
         s, q = s.log_softmax(-1), q.log_softmax(-1).detach()
-        m = torch.logaddexp(s, q) - math.log(2)
         top = s.topk(100).indices  # the vocabulary is larger than 100
         inside = [x.gather(-1, top) for x in (s, q)]
         s, q = (torch.cat([x, (1 - x.exp().sum(-1, keepdim=True)).log()], -1) for x in inside)
@@ -165,12 +164,20 @@ def test_live_changes_take_effect_are_logged_and_replay(fresh):
 
 
 def test_evaluate_leaves_weights_and_noise_alone(fresh):
+    model, tokenizer = fresh
+    undisturbed = trainer((copy.deepcopy(model), tokenizer))
+    undisturbed.train(2, progress=False)
     t = trainer(fresh)
-    before = weights(t.model)
+    t.step()
+    before, state, training = weights(t.model), torch.get_rng_state(), t.model.training
     e = t.evaluate(40)
+    lab.credit(t.model, tokenizer, Vowels().problems(1)[0], "x", feedback="y", teacher=t.teacher.model)
+    assert torch.equal(torch.get_rng_state(), state) and t.model.training == training
     assert torch.equal(before, weights(t.model)) and float(e) == e.accuracy and e.interval[0] <= e.accuracy <= e.interval[1]
     assert float(t.evaluate(40)) == float(e) and e.pass_at_8 >= 0 and "T=1" in str(e)
-    assert t.evaluate(16, role="teacher").role == "teacher"
+    assert t.evaluate(16, role="teacher").n == 16 and t.evaluate(5, role="teacher").n == 5
+    t.step()
+    assert torch.equal(weights(t.model), weights(undisturbed.model))  # the run goes on as if nobody had looked
 
 
 def test_metrics_have_the_official_names(fresh):
@@ -192,6 +199,13 @@ def test_bad_input_is_refused_before_anything_is_lost(fresh):
     t = trainer(fresh)
     with pytest.raises(ValueError, match="whole groups"):
         t.step([])
+    twice = lab.rollout(model, tokenizer, Vowels().problems(1), 1, max_completion_length=4) * 2
+    with pytest.raises(ValueError, match="two rollouts of problem 'train-0-0' have the same index"):
+        t.step(twice)
+    with pytest.raises(ValueError, match="no weight of the model is trainable"):
+        lab.SDPOTrainer(copy.deepcopy(model).requires_grad_(False), tokenizer, Vowels())
+    with pytest.raises(ValueError, match="at least 2 for GRPO"):
+        lab.SDPOConfig(num_generations=1, distillation_weight=0.0)
     with pytest.raises(ValueError, match="role must be one of 'student', 'teacher'; got 'techer'. Did you mean 'teacher'"):
         t.evaluate(8, role="techer")
 
@@ -221,6 +235,73 @@ def test_credit_scores_the_ids_it_is_given(fresh):
     assert torch.allclose(c.advantages, c.teacher_log_probs - c.student_log_probs) and len(c.top(3)) == len(c.tokens)
     same = lab.credit(model, tokenizer, problem, r)
     assert same.advantages.abs().max() == 0 and same.divergence.abs().max() < 1e-6
-    assert "<script" not in lab.credit(model, tokenizer, problem, "<script>alert(1)</script> é😀")._repr_html_()
+    hostile = lab.credit(model, tokenizer, problem, "x")
+    hostile.tokens = ['<script>alert("1")</script>\n']
+    assert "<script" not in hostile._repr_html_() and "&lt;script&gt;alert(&quot;1&quot;)&lt;/script&gt;⏎" in hostile._repr_html_()
+    with pytest.raises(ValueError, match="from 0 to 399.*got 7 to 4000"):
+        lab.credit(model, tokenizer, problem, [7, 4000])
     with pytest.raises(ValueError, match="empty"):
         lab.credit(model, tokenizer, problem, "")
+
+
+def test_an_interrupted_step_leaves_nothing_behind(fresh, monkeypatch):
+    model, tokenizer = fresh
+    clean, broken = trainer((copy.deepcopy(model), tokenizer)), trainer((copy.deepcopy(model), tokenizer), per_device_train_batch_size=2)
+    original, calls = losses.distillation_loss, []
+
+    def interrupted(*arguments, **settings):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return original(*arguments, **settings)
+
+    monkeypatch.setattr(losses, "distillation_loss", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        broken.step()
+    monkeypatch.setattr(losses, "distillation_loss", original)
+    assert len(broken.history) == 0
+    assert broken.step().metrics["grad_norm"] == pytest.approx(clean.step().metrics["grad_norm"], rel=1e-4)
+
+
+def test_given_rollouts_keep_their_verdicts_and_are_not_touched(fresh):
+    model, tokenizer = fresh
+    problems = Vowels().problems(2)
+    logged = lab.rollout(model, tokenizer, problems, 4, max_completion_length=6)
+    for r in logged[:4]:
+        r.reward, r.feedback = 0.0, "a person said no"
+    before = copy.deepcopy(logged)
+    record = trainer(fresh).step(logged)
+    assert logged == before and all(r.reward is None for r in logged[4:])
+    assert all(r.shown_feedback == "a person said no" and r.active for r in record.rollouts[:4])
+    assert all(r.reward is not None for r in record.rollouts)
+
+
+def test_tasks_that_give_too_little_or_one_id_twice_are_named(fresh):
+    class Few(Vowels):
+        def problems(self, n, split="train", seed=0):
+            return super().problems(n - 1)
+
+    class Twice(Vowels):
+        def problems(self, n, split="train", seed=0):
+            return super().problems(1) * n
+
+    with pytest.raises(ValueError, match=r"Few.problems\(2, split='train', seed=1\) gave 1 problems; it must give 2"):
+        trainer(fresh, Few()).step()
+    with pytest.raises(ValueError, match="two problems with the id 'train-0-0'"):
+        trainer(fresh, Twice()).step()
+
+
+def test_dropout_changes_nothing(fresh):
+    """GPT-2 has dropout and absolute positions; the same seed gives the same run whatever the global generator says."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    _, tokenizer = fresh
+    results = []
+    for seed in (1, 2):
+        torch.manual_seed(0)
+        model = GPT2LMHeadModel(GPT2Config(vocab_size=400, n_positions=256, n_embd=32, n_layer=2, n_head=2, bos_token_id=None, eos_token_id=2))
+        torch.manual_seed(seed)
+        t = trainer((model, tokenizer))
+        t.step()
+        results.append(weights(model))
+    assert torch.equal(*results)

@@ -29,7 +29,8 @@ def test_sealed_conventions_are_none_that_anything_was_chosen_on():
 @pytest.mark.parametrize("sweep", SWEEPS)
 def test_shipped_records_are_complete_and_made_with_the_shipped_model(sweep):
     runs = recorded(sweep)
-    assert sorted(r.key for r in runs) == sorted(repr(r.key) for r in SWEEPS[sweep]())
+    wanted = {repr(r.key): r.settings().to_dict() for r in SWEEPS[sweep]()}
+    assert {r.key: r.config for r in runs} == wanted and len(runs) == len(wanted)
     assert {r.model["sha256"] for r in runs} == {model_checksum(model_folders()["lab-1m"])}
     assert all(len(r.rows) == 60 and r.evaluations[0]["step"] == 0 and r.evaluations[-1]["step"] == 60 for r in runs)
 
@@ -48,7 +49,9 @@ def test_a_run_can_be_done_again_exactly():
     once, twice = run(), run()
     assert [r["loss"] for r in once.rows] == [r["loss"] for r in twice.rows]
     first = recorded("quickstart", name="sdpo", feedback=2, seed=0)[0].rows[0]
-    assert once.rows[0]["success_fraction"] == pytest.approx(first["success_fraction"], abs=0.05)  # other machines may round a token away
+    assert once.rows[0]["success_fraction"] == pytest.approx(first["success_fraction"], abs=0.035)  # other machines may round a token away
+    assert once.rows[0]["completion_length"] == pytest.approx(first["completion_length"], abs=0.5)
+    assert once.rows[0]["loss"] == pytest.approx(first["loss"], rel=0.1)
 
 
 def test_the_laptop_preset_is_what_the_tuning_chose():

@@ -8,6 +8,7 @@ Since this generating process is known exactly, so are the Bayes limit and the b
 from __future__ import annotations
 
 import itertools
+import keyword
 import math
 import random
 from dataclasses import dataclass
@@ -95,7 +96,7 @@ def nonsense_name(rng: random.Random, held_out: bool) -> str:
     """A made-up name of two syllables, such as 'qzalmo'. Those with an even checksum are kept out of pre-training."""
     while True:
         name = "".join(rng.choice(ONSETS) + rng.choice(VOWELS) + rng.choice(CODAS) for _ in range(2))
-        if (sum(map(ord, name)) % 2 == 0) == held_out:
+        if (sum(map(ord, name)) % 2 == 0) == held_out and not keyword.iskeyword(name):
             return name
 
 
@@ -115,6 +116,8 @@ def draw_convention(seed: int, base_accuracy: float = 0.05, novelty: str = "seen
             names = names_of(tool, rng.choice(held))
         elif novelty == "nonsense":
             names = {a.role: nonsense_name(rng, held_out=True) for a in tool.arguments}
+            while len(set(names.values())) < len(names):  # two arguments of one name could not both be given
+                names = {a.role: nonsense_name(rng, held_out=True) for a in tool.arguments}
         else:  # nearer to the target on a log scale = more likely, one factor 1.5 = one standard deviation
             every = combinations(tool)
             weights = [math.exp(-0.5 * (math.log(p / base_accuracy) / math.log(1.5)) ** 2) + 1e-12 for p, _ in every]
