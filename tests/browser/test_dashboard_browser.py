@@ -144,10 +144,10 @@ def test_a_run_by_hand(lab, page, shots, root):
     # the same by keyboard: the notebook must not take the keys for its own
     dash["run"].focus()
     page.keyboard.press("Enter")
-    dash.until("d.points >= 11", 120)
     if os.environ.get("SDPO_LAB_UPDATE_DOCS"):
         page.set_viewport_size({"width": 1280, "height": 900})
         page.get_by_test_id("sdpo-dash").scroll_into_view_if_needed()
+        dash.until("d.points >= 9 && document.querySelector('.attempt.good') && document.querySelector('.attempt.bad')")
         page.screenshot(path=root / "docs" / "images" / "05_live_training.png")
     dash.until("d.points >= 24", 240)  # the middle of the run
     dash["run"].focus()
