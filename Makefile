@@ -27,8 +27,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "sdpo_lab needs Python 3.11 or newer, this is %d.%d; name one: make PYTHON=python3.12" % sys.version_info[:2])'
 	@echo "installing into $(VENV): a few minutes the first time"
 	@$(BIN)/python -c '' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
-	@$(BIN)/python -m pip install -q -c constraints.txt torch hatchling
-	@$(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e '.[all]'
+	@$(BIN)/python -m pip install -qq -c constraints.txt torch hatchling
+	@$(BIN)/python -m pip install -qq -c constraints.txt --no-build-isolation -e '.[all]'
 	@touch $@
 
 # Without a screen the server only prints its address. Jupyter refuses to serve root unless told to.

@@ -110,7 +110,8 @@ credit
 # %%
 lowered = int(credit.advantages.argmin())
 others = [abs(float(a)) for t, a in enumerate(credit.advantages) if t != lowered]
-print(f"most lowered: {credit.tokens[lowered]!r}, by {-float(credit.advantages[lowered]):.2f} nats; every other token moved by at most {max(others):.2f}")
+print(f"most lowered: {credit.tokens[lowered]!r}, by {-float(credit.advantages[lowered]):.2f} nats")
+print(f"every other token moved by at most {max(others):.2f} nats")
 
 # %% [markdown]
 # One sentence of text has become a judgement of each token. A reward would have said only: zero. This is the whole prompt the teacher read:
@@ -128,7 +129,8 @@ print(credit.teacher_prompt)
 # %%
 trainer = lab.SDPOTrainer(model, tokenizer, task, lab.SDPOConfig.preset("laptop"))
 record = trainer.step()
-print(f"{record.metrics['success_fraction']:.0%} of {len(record.rollouts)} attempts succeeded; {record.metrics['active_fraction']:.0%} are active")
+print(f"{len(record.rollouts)} attempts: {record.metrics['success_fraction']:.0%} succeeded")
+print(f"{record.metrics['active_fraction']:.0%} are active")
 
 # %% [markdown]
 # The attempt and the token from above, scored again:
@@ -136,7 +138,8 @@ print(f"{record.metrics['success_fraction']:.0%} of {len(record.rollouts)} attem
 # %%
 again = lab.credit(model, tokenizer, problem, failed, feedback=feedback)
 for name, c in (("before", credit), ("after one step", again)):
-    print(f"{name:>14}: the student writes {c.tokens[lowered]!r} with probability {c.student_log_probs[lowered].exp():.3f}")
+    probability = float(c.student_log_probs[lowered].exp())
+    print(f"{name:>14}: the student writes {c.tokens[lowered]!r} with probability {probability:.3f}")
 
 # %% [markdown]
 # ## 6. Half a minute
@@ -146,7 +149,8 @@ for name, c in (("before", credit), ("after one step", again)):
 
 # %%
 history = trainer.train(steps=39)
-history.to_frame()[["reward", "loss", "active_fraction", "entropy"]].iloc[[0, 9, 19, 29, 39]].round(3)
+columns = ["reward", "loss", "active_fraction", "entropy"]
+history.to_frame()[columns].iloc[[0, 9, 19, 29, 39]].round(3)
 
 # %% [markdown]
 # And on the requests kept for testing, which no training step has seen? (The assertion holds this notebook to its promise.)
@@ -161,7 +165,8 @@ assert float(before) <= 0.15 and float(after) >= 0.85
 # Five of the test requests. What was learned are the names, not the answers:
 
 # %%
-fresh = lab.rollout(model, tokenizer, task.problems(5, split="test", seed=1), num_generations=1, seed=1)
+unseen = task.problems(5, split="test", seed=1)
+fresh = lab.rollout(model, tokenizer, unseen, num_generations=1, seed=1)
 for a in fresh:
     print("✓" if task.judge(a.problem, a.text).reward == 1 else "✗", a.text)
 
@@ -179,9 +184,13 @@ for a in fresh:
 # %%
 from sdpo_lab.experiments import recorded
 
-runs = {"SDPO": recorded("quickstart", name="sdpo", feedback=2), "SDPO without messages": recorded("quickstart", name="sdpo", feedback=0),
-        "GRPO": recorded("quickstart", name="grpo"), "GRPO paid per argument": recorded("quickstart", name="grpo-shaped")}
-drawn = {f"{label}, recorded": group for label, group in runs.items() if label != "GRPO paid per argument"}
+runs = {
+    "SDPO": recorded("quickstart", name="sdpo", feedback=2),
+    "SDPO without messages": recorded("quickstart", name="sdpo", feedback=0),
+    "GRPO": recorded("quickstart", name="grpo"),
+    "GRPO paid per argument": recorded("quickstart", name="grpo-shaped"),
+}
+drawn = {f"{label}, recorded": runs[label] for label in list(runs)[:3]}
 lab.views.compare({**drawn, "SDPO, just now": history})
 
 # %% [markdown]
@@ -196,15 +205,16 @@ def attempts_until(run, share=0.8):
 
 def show(label, group):
     needed = sorted(attempts_until(run) for run in group)[len(group) // 2]
-    print(f"{label:<38} {needed:>6} attempts (median); accuracy", *(f"{run.evaluations[-1]['accuracy']:.2f}" for run in group))
+    ends = " ".join(f"{run.evaluations[-1]['accuracy']:.2f}" for run in group)
+    print(f"{label:<36} {needed:>6} attempts (median); accuracy {ends}")
 
 
 for label, group in runs.items():
     show(label, group)
 
 # %% [markdown]
-# Everybody gets somewhere. With the messages SDPO needs little more than half the attempts. Without them it sees what GRPO sees, namely which siblings succeeded, and is about as
-# fast as GRPO. So the gap is mostly the *text*: it says at each failure what a reward can only tell by contrast.
+# Everybody gets somewhere. With the messages SDPO needs little more than half the attempts. Without them it sees what GRPO sees, namely which siblings succeeded, and is only a
+# little faster. So the gap is mostly the *text*: it says at each failure what a reward can only tell by contrast.
 #
 # ## 8. The one picture: bits per attempt
 #
@@ -216,18 +226,24 @@ from sdpo_lab.tasks.toolcall.bits import expected_bits
 
 asked = task.problems(25, split="train", seed=2)
 tries = lab.rollout(lab.load_model()[0], tokenizer, asked, num_generations=2, seed=2)
-kinds = {"reward alone": None, "dial 1: what is wrong": 1, "dial 2: that, and all accepted names": 2, "dial 3: that, and its right name": 3}
-bits = {kind: sum(expected_bits(t.problem, t.text, level) for t in tries) / len(tries) for kind, level in kinds.items()}
-lab.views.Bars("What one attempt of the untrained model can tell about the convention", bits, "bits",
-               f"mean over {len(tries)} attempts at calls; a convention drawn from the prior")
+says = {0: "nothing", 1: "what is wrong", 2: "that, and all accepted names", 3: "that, and its right name"}
+
+
+def mean_bits(level):
+    return sum(expected_bits(t.problem, t.text, level) for t in tries) / len(tries)
+
+
+bits = {"reward alone": mean_bits(None)} | {f"dial {d}: {says[d]}": mean_bits(d) for d in (1, 2, 3)}
+lab.views.Bars("What one attempt can tell about the convention", bits, "bits",
+               f"mean over {len(tries)} attempts of the model before training")
 
 # %% [markdown]
 # The default message tells several times as much as a scalar, about the same attempt. Setting 2 lists *all* accepted names, setting 3 only the right name of the *first*
 # wrong argument, so it tells less. Bits are what *could* be learned. What SDPO makes of them, recorded on the same five conventions:
 
 # %%
-for level, says in {0: "nothing", 1: "what is wrong", 2: "that, and all accepted names", 3: "that, and its right name"}.items():
-    show(f"dial {level}: {says}", recorded("quickstart", name="sdpo", feedback=level))
+for level, words in says.items():
+    show(f"dial {level}: {words}", recorded("quickstart", name="sdpo", feedback=level))
 
 # %% [markdown]
 # At setting 1 a message only excludes a name, and costs nearly as many attempts as no message: a teacher without memory never adds the exclusions up. At setting 3 the right

@@ -77,17 +77,21 @@ dash
 # %% [markdown]
 # **Three things to try.** Say what you expect first. To begin anew, run the cells from section 1 again.
 #
-# 1. *Pause around step 5 and take single steps.* Which argument name comes right first? Is the other one right by chance, or not at all?
+# 1. *Pause around step 5 and take single steps.* Do all tools get a little better, or one tool after the other? Which error message stays longest?
 # 2. *Pull the learning rate up tenfold at step 5.* Does the model learn faster? Watch the attempts, not only the curve.
 # 3. *Pull the teacher rate to 1 at step 5.* Then the teacher is the student of one step ago, with the message in its prompt. Watch to the end.
 #
 # <details><summary>What we saw</summary>
 #
-# 2. The reward drops to nearly nothing within a step or two, comes half the way back and then staggers: sometimes above a half, sometimes
-#    below a third. The names are soon right; now *words* are misspelt ("holithday"), which no message had complained about. Such a step
-#    moves more than what the message was about.
-# 3. For some twenty steps nothing seems to be wrong; the reward climbs past nine tenths. Then misspelt words appear here too, and it slides. A
-#    teacher that follows its student at once passes every slip on as a lesson. The default rate of one hundredth makes it forget slips.
+# (One run each on 2 CPU cores, to the end of the 60 steps.)
+#
+# 1. One after the other. Before step 10 some tools are right in nearly all attempts, while `convert` and `message` still get the same message as
+#    in the first step.
+# 2. The reward drops to nearly nothing within a step, comes half the way back, staggers and slowly sinks. The names are soon right; now *words*
+#    are misspelt ("holithday") and cities mixed up, which no message had complained about. Such a step moves more than the message was about.
+# 3. For some twenty steps nothing seems wrong, and the reward climbs past nine tenths. Then misspelt words appear, and within ten steps all is
+#    lost: the model ends in writing one sign for ever. A teacher that follows at once learns the student's slips and teaches them back. At the
+#    default rate it averages over about a hundred steps, and a slip is outvoted. This is the late collapse of the paper's live teacher.
 #
 # </details>
 #

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import random
 import time
 from dataclasses import asdict, dataclass
@@ -129,7 +128,7 @@ def pretrain(recipe: Recipe, work: Path, log_every: int = 50, save_every: int = 
             losses = []
         if (step + 1) % save_every == 0 or step + 1 == recipe.steps:
             keep(state_file, step + 1, recipe, model, optimizer)
-    if not all(math.isfinite(p.abs().sum()) for p in model.parameters()):
+    if not all(torch.isfinite(p).all() for p in model.parameters()):
         raise FloatingPointError("pre-training ended in weights that are not finite; lower learning_rate")
     return model.eval(), tokenizer
 

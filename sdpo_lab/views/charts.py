@@ -102,13 +102,13 @@ class Bars:
 
     def _repr_html_(self) -> str:
         top = max([*self.values.values(), 1e-9])
-        rows = "".join(
-            f'<tr><td style="text-align:right;padding:2px 8px;white-space:nowrap">{html.escape(name)}</td><td style="width:100%">'
-            f'<div style="display:inline-block;vertical-align:middle;height:1.1em;min-width:1px;width:{72 * max(value, 0) / top:.2f}%;'
-            f'background:{COLOURS[i % len(COLOURS)]}"></div> {value:.2f} {html.escape(self.unit)}</td></tr>' for i, (name, value) in enumerate(self.values.items()))
+        rows = "".join(  # no table: notebooks style those in their own way
+            f'<div style="display:flex;align-items:center;padding:2px 0"><div style="flex:0 0 42%;text-align:right;padding-right:8px">{html.escape(name)}</div>'
+            f'<div style="flex:1 1 auto;white-space:nowrap"><div style="display:inline-block;vertical-align:middle;height:1.1em;min-width:1px;'
+            f'width:{72 * max(value, 0) / top:.2f}%;background:{COLOURS[i % len(COLOURS)]}"></div> {value:.2f} {html.escape(self.unit)}</div></div>'
+            for i, (name, value) in enumerate(self.values.items()))
         return (f'<figure style="max-width:{WIDTH}px;margin:4px 0;font-family:sans-serif;font-size:13px"><figcaption style="font-weight:600;padding:4px 0">'
-                f'{html.escape(self.title)}</figcaption><table style="width:100%;border-collapse:collapse;color:inherit;font-size:inherit">{rows}</table>'
-                f'<div style="opacity:.75">{html.escape(self.note)}</div></figure>')
+                f'{html.escape(self.title)}</figcaption>{rows}<div style="opacity:.75">{html.escape(self.note)}</div></figure>')
 
     def __repr__(self) -> str:
         return self.title + ": " + ", ".join(f"{name} {value:.2f} {self.unit}" for name, value in self.values.items())

@@ -10,8 +10,9 @@ import torch
 from sdpo_lab.tasks.toolcall.judge import find_errors
 from sdpo_lab.tasks.toolcall.requests import is_test
 from sdpo_lab.tasks.toolcall.world import BY_NAME, HELD_OUT_TOOLS, TOOLS, is_held_out
+from small_models import documents as documents_module
 from small_models import held_out, wordings
-from small_models.documents import CONTEXTS, draw_document
+from small_models.documents import draw_document
 from small_models.make import MINIATURE, Recipe, answer_loss, draw_pool, export, new_model, pretrain, train_tokenizer
 
 
@@ -30,7 +31,8 @@ def test_the_miniature_learns_exports_and_loads(tmp_path):
     fresh = draw_pool(Recipe(**{**vars(MINIATURE), "seed": 99}), tokenizer, 0, 2)
     with torch.no_grad():
         start = sum(answer_loss(new_model(MINIATURE, tokenizer), batch).item() for batch in fresh) / 2
-        model, tokenizer = pretrain(MINIATURE, tmp_path / "work")
+    model, tokenizer = pretrain(MINIATURE, tmp_path / "work")
+    with torch.no_grad():
         end = sum(answer_loss(model, batch).item() for batch in fresh) / 2
     assert start > 5.5 and end < 0.45 * start
     export(model, tokenizer, tmp_path / "model")
@@ -92,13 +94,18 @@ def test_held_out_wordings_share_no_word_with_the_documents(documents):
             assert not words(wording) & used, wording
 
 
-def test_a_hundred_phrasings_and_equal_contexts(documents):
+def test_a_hundred_phrasings_and_equal_contexts(documents, monkeypatch):
     assert len(wordings.UNEXPECTED) * len(wordings.ACCEPTED) > 500 and len(wordings.SOLUTION_HEADS) * len(wordings.CLOSINGS) > 400
     frames = {q.split("\n\n")[-1] for q, _ in documents}
     assert len(frames) > 500
-    rng = random.Random(0)
-    bare = sum(draw_document(rng) == draw_document(random.Random(0), c) for c in CONTEXTS)
-    assert bare <= len(CONTEXTS)
+    shown = []
+    monkeypatch.setattr(documents_module, "frame", lambda question, parts, rng: shown.append(frozenset(parts)) or question)
+    rng = random.Random(5)
+    for _ in range(3000):
+        documents_module.draw_document(rng)
+    shown += [frozenset()] * (3000 - len(shown))  # a bare question has no frame
+    shares = {kind: shown.count(frozenset(kind)) / 3000 for kind in ((), ("solution",), ("feedback",), ("solution", "feedback"), ("attempt", "feedback"))}
+    assert sum(shares.values()) == pytest.approx(1) and all(0.17 < share < 0.23 for share in shares.values()), shares
 
 
 def test_what_is_held_out_stays_out(documents):
@@ -120,8 +127,9 @@ def test_what_is_held_out_stays_out(documents):
             if len(ranks) == len(tool.arguments):
                 assert not is_held_out(tuple(ranks)), line
     assert made_up > 500
-    prompts = [q for q, _ in documents if q.count("\n") <= 1]
-    assert sum(is_test(q) for q in prompts) == 0 and len(prompts) > 2000
+    rng = random.Random(12)
+    bare = [draw_document(rng, "bare")[0] for _ in range(3000)]  # the prompt and nothing else
+    assert not any(map(is_test, bare)) and len(set(bare)) > 2900
 
 
 def test_answers_are_right_in_their_own_world(documents):
