@@ -147,7 +147,7 @@ def test_a_run_by_hand(lab, page, shots, root):
     if os.environ.get("SDPO_LAB_UPDATE_DOCS"):
         page.set_viewport_size({"width": 1280, "height": 900})
         page.get_by_test_id("sdpo-dash").scroll_into_view_if_needed()
-        dash.until("d.points >= 9 && document.querySelector('.attempt.good') && document.querySelector('.attempt.bad')")
+        dash.until("d.points >= 15 && document.querySelector('.attempt.good') && document.querySelector('.attempt.bad')")
         page.screenshot(path=root / "docs" / "images" / "05_live_training.png")
     dash.until("d.points >= 24", 240)  # the middle of the run
     dash["run"].focus()
