@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+import random
+from dataclasses import asdict, dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 
-from sdpo_lab.rollouts import Rollout, rollout
-from sdpo_lab.tasks.base import Task, judge_all
+import torch
+
+from sdpo_lab.config import SDPOConfig
+from sdpo_lab.reprompt import encode_teacher, reprompt
+from sdpo_lab.rollouts import group_rollouts, judge_rollouts, rollout
+from sdpo_lab.tasks.base import Task, draw_problems, judge_all
+from sdpo_lab.teachers import Teacher
 
 
 @dataclass(frozen=True)
@@ -50,14 +57,6 @@ def wilson(successes: int, n: int, z: float = 1.959964) -> tuple[float, float]:
     return max(0.0, (centre - spread) / (1 + z2 / n)), min(1.0, (centre + spread) / (1 + z2 / n))
 
 
-def judge_rollouts(task: Task, rollouts: list[Rollout]) -> list[Rollout]:
-    """Fill in reward and feedback of every rollout that has none."""
-    fresh = [r for r in rollouts if r.reward is None]
-    for r, verdict in zip(fresh, judge_all(task, [r.problem for r in fresh], [r.text for r in fresh])):
-        r.reward, r.feedback = float(verdict.reward), verdict.feedback
-    return rollouts
-
-
 def evaluate_problems(model: Any, tokenizer: Any, task: Task, problems: list, *, threshold: float, max_completion_length: int, seed: int, split: str,
                       role: str, judged_as: list | None = None) -> Evaluation:
     """Sample and judge in the four ways. `judged_as` are the problems the judge is given when `problems` are other prompts for them."""
@@ -78,3 +77,45 @@ def evaluate_problems(model: Any, tokenizer: Any, task: Task, problems: list, *,
     of_eight = successes(few, 8, 1.0)
     return Evaluation(*proportion(successes(problems, 1, 1.0)), *proportion(successes(problems, 1, 0.6, 0.95)), *proportion(successes(problems, 1, 0.0)),
                       *proportion([any(of_eight[i : i + 8]) for i in range(0, len(of_eight), 8)]), n, split, role)
+
+
+def evaluate_teacher(teacher: Teacher, tokenizer: Any, task: Task, n: int, config: SDPOConfig, settings: dict[str, Any]) -> Evaluation:
+    """How often the self-teacher is right: groups are sampled from the student and reprompted as in training, then the teacher writes
+    a fresh answer in the place of each of `n` attempts, also of those it is shown nothing for."""
+    c, seed, split = config, settings["seed"], settings["split"]
+    problems = draw_problems(task, -(-n // c.num_generations), split, seed)
+    rollouts = rollout(teacher.student, tokenizer, problems, c.num_generations, c.temperature, seed, step=-2, top_p=c.top_p,
+                       max_completion_length=c.max_completion_length)
+    for g in group_rollouts(judge_rollouts(task, rollouts)):
+        reprompt(g, c, random.Random(f"evaluate/{seed}/{g[0].problem.id}"))
+    for r in rollouts[:n]:
+        encode_teacher(tokenizer, r, c)  # shortens what is shown where it is too long
+    shown = [replace(r.problem, id=f"{r.problem.id}#{r.index}", messages=r.teacher_messages) for r in rollouts[:n]]
+    writer = Mixture(teacher.model, teacher.student, teacher.rate) if teacher.kind == "trust_region" else teacher.model
+    return evaluate_problems(writer, tokenizer, task, shown, judged_as=[r.problem for r in rollouts[:n]], **settings)
+
+
+class Mixture(torch.nn.Module):
+    """Two models as one whose logits are their lerp: as much of a model as sampling needs."""
+
+    def __init__(self, reference: Any, student: Any, rate: float) -> None:
+        super().__init__()
+        self.both, self.rate = torch.nn.ModuleList([reference, student]), rate
+        self.config, self.generation_config, self.device = student.config, student.generation_config, student.device
+
+    def forward(self, past_key_values: Any = None, **inputs: Any) -> Any:
+        outs = [m(past_key_values=c, **inputs) for m, c in zip(self.both, past_key_values.caches if past_key_values else (None, None))]
+        return SimpleNamespace(logits=torch.lerp(outs[0].logits, outs[1].logits, self.rate), past_key_values=BothCaches([o.past_key_values for o in outs]))
+
+
+@dataclass
+class BothCaches:
+    caches: list[Any]
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        for c in self.caches:
+            c.batch_repeat_interleave(repeats)
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        for c in self.caches:
+            c.batch_select_indices(indices)

@@ -49,27 +49,53 @@ def tail(log_probs: torch.Tensor) -> torch.Tensor:
 
 
 def token_log_probs(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-    """log p of each token, (B, T, V), (B, T) -> (B, T)."""
+    """log p of each token, (..., V), (...) -> (...)."""
     return logits.gather(-1, ids[..., None])[..., 0] - logits.logsumexp(-1)
 
 
 def distillation_loss(student_logits: torch.Tensor, teacher_logits: torch.Tensor, completion_ids: torch.Tensor, *, mode: str = "topk_logits",
-                      alpha: float = 1.0, top_k: int = 20, add_tail: bool = True) -> torch.Tensor:
+                      alpha: float = 1.0, top_k: int = 20, add_tail: bool = True, clip: float | None = None,
+                      mask: torch.Tensor | None = None) -> torch.Tensor:
     """SDPO's loss of every token, (B, T, V), (B, T, V), (B, T) -> (B, T). No gradient reaches the teacher.
 
-    "full_logits" and "topk_logits" are divergences over the vocabulary or the student's top k (Eq. 1, A.3);
-    "sampled_token" is sg(log p(y) - log q(y)) log p(y), whose gradient estimates that of the reverse KL from the
-    sampled token alone (§2.3; its value means nothing, and may be negative).
+    "full_logits" and "topk_logits" are divergences over the vocabulary or the student's top k (Eq. 1, A.3).
+    "sampled_token" is -sg(A) log p(y) with the log-ratio A of the sampled token, whose gradient estimates that of the
+    reverse KL from that token alone (§4.2; its value means nothing, and may be negative). "sequence" gives every token
+    of an attempt the mean of A over those that `mask` (B, T) counts, all of them by default (§4.2, in no released code).
+    `clip` clamps the log-ratio to ±clip wherever it is the advantage: alpha 1, "sampled_token", "sequence" (§5).
+    Raises ValueError for an unknown mode, and for `clip` with another alpha.
     """
     student, teacher = at_least_float32(student_logits), at_least_float32(teacher_logits.detach())
-    if mode == "sampled_token":
-        p, q = token_log_probs(student, completion_ids), token_log_probs(teacher, completion_ids)
-        return (p - q).detach() * p
+    if mode in ("sampled_token", "sequence"):
+        log_prob = token_log_probs(student, completion_ids)
+        credit = log_ratio(log_prob, token_log_probs(teacher, completion_ids), clip)
+        if mode == "sequence":
+            mask = torch.ones_like(credit) if mask is None else mask
+            credit = (credit * mask).sum(-1, keepdim=True) / mask.sum(-1, keepdim=True).clamp(min=1)
+        return -credit * log_prob
     if mode == "topk_logits":
-        return divergence(*top_k_support(student, teacher, top_k, add_tail), alpha)
-    if mode == "full_logits":
-        return divergence(student.log_softmax(-1), teacher.log_softmax(-1), alpha)
-    raise ValueError(f"distillation_mode must be 'full_logits', 'topk_logits' or 'sampled_token'; got {mode!r}")
+        p, q = top_k_support(student, teacher, top_k, add_tail)
+    elif mode == "full_logits":
+        p, q = student.log_softmax(-1), teacher.log_softmax(-1)
+    else:
+        raise ValueError(f"distillation_mode must be 'full_logits', 'topk_logits', 'sampled_token' or 'sequence'; got {mode!r}")
+    if clip is None:
+        return divergence(p, q, alpha)
+    if alpha != 1:
+        raise ValueError(f"clip={clip} needs alpha=1, got {alpha}: only the reverse KL has the log-ratio as its advantage")
+    return -(p.exp() * log_ratio(p, q, clip)).sum(-1)
+
+
+def log_ratio(student: torch.Tensor, teacher: torch.Tensor, clip: float | None = None) -> torch.Tensor:
+    """SDPO's advantage log q - log p of given log-probabilities (Prop. 2.1), clamped to ±clip, without gradient, (...) -> (...)."""
+    advantage = (teacher - student).detach().masked_fill(student.detach() == -torch.inf, 0)
+    return advantage if clip is None else advantage.clamp(-clip, clip)
+
+
+def importance_weights(log_prob: torch.Tensor, old_log_prob: torch.Tensor, clip: float) -> torch.Tensor:
+    """min(p / p_old, clip) of the sampled tokens, without gradient, (...) -> (...): weights their losses when the batch was
+    sampled from older weights. As in the released code there is no lower bound, and the log-ratio is clamped to ±20 first."""
+    return (log_prob - old_log_prob).detach().clamp(-20, 20).exp().clamp(max=clip)
 
 
 def group_advantages(rewards: torch.Tensor, scale: bool = False) -> torch.Tensor:
@@ -79,13 +105,13 @@ def group_advantages(rewards: torch.Tensor, scale: bool = False) -> torch.Tensor
     return centred / (rewards.std(1, keepdim=True) + 1e-4) if scale and rewards.shape[1] > 1 else centred
 
 
-def policy_loss(student_logits: torch.Tensor, completion_ids: torch.Tensor, advantages: torch.Tensor) -> torch.Tensor:
-    """GRPO's loss of every token, (B, T, V), (B, T), (B,) -> (B, T); on policy, where the PPO ratio is exactly 1.
-
-    The value is -advantage and the gradient -advantage * grad log p, as of the paper's Eq. 12 with its ratio at 1.
-    """
-    p = token_log_probs(at_least_float32(student_logits), completion_ids)
-    return -advantages[:, None] * (p - p.detach()).exp()
+def policy_loss(student_logits: torch.Tensor, completion_ids: torch.Tensor, advantages: torch.Tensor, old_log_probs: torch.Tensor | None = None,
+                epsilon: float = 0.2, epsilon_high: float = 0.28) -> torch.Tensor:
+    """GRPO's loss of every token with PPO's clip, (..., V), (...), advantages broadcast to (...) -> (...): Eq. 12 without its
+    rollout-engine weight. `old_log_probs` (...) of the tokens when the attempts were sampled; None: on policy, the ratio is 1."""
+    log_prob = token_log_probs(at_least_float32(student_logits), completion_ids)
+    ratio = (log_prob - (log_prob.detach() if old_log_probs is None else old_log_probs)).exp()
+    return -torch.minimum(ratio * advantages, ratio.clamp(1 - epsilon, 1 + epsilon_high) * advantages)
 
 
 def token_weights(mask: torch.Tensor, active: torch.Tensor, normalize: str) -> torch.Tensor:

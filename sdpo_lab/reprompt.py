@@ -13,46 +13,64 @@ from sdpo_lab.rollouts import Rollout
 
 def reprompt(group: list[Rollout], config: SDPOConfig, rng: random.Random) -> None:
     """Decide what the teacher of every attempt at one problem is shown, and fill it in: `shown_solution`, `shown_feedback`,
-    `demonstration`, `teacher_messages`, `active` and `why`.
+    `shown_attempt`, `demonstration`, `teacher_messages`, `active` and `why`.
 
-    The demonstration is drawn at random among the successful siblings (the released code takes the first). An attempt
-    that can be shown nothing gets the plain question, is not active, and `why` says the reason.
+    The demonstration is drawn at random among the candidates, or is the first of them (`demonstration`, the released code).
+    An attempt that can be shown nothing gets the plain question, is not active, and `why` says the reason.
     """
-    clean = remove_thinking if config.remove_thinking_from_demonstration else str
-    solutions = {i: clean(r.text) for i, r in enumerate(group) if r.reward >= config.success_reward_threshold}
+    c = config
+    clean = remove_thinking if c.remove_thinking_from_demonstration else str
+    solutions = {i: clean(r.text) for i, r in enumerate(group) if r.reward >= c.success_reward_threshold}
     for place, r in enumerate(group):
-        own = place in solutions and not config.dont_reprompt_on_self_success
-        candidates = [i for i, text in solutions.items() if text.strip() and (i == place if own else i != place)]
-        chosen = rng.choice(candidates) if candidates else None
+        succeeded = place in solutions
+        chosen = choose(place, solutions, c, rng)
         r.demonstration = None if chosen is None else group[chosen].index
         r.shown_solution = "" if chosen is None else solutions[chosen]
-        allowed = config.include_environment_feedback and not (r.shown_solution and config.environment_feedback_only_without_solution)
-        r.shown_feedback = r.feedback if allowed and place not in solutions else ""
-        r.active = bool(r.completion_ids and (r.shown_solution or r.shown_feedback))
-        r.why = "" if r.active else why_not(r, place in solutions, config)
-        r.teacher_messages = teacher_messages(r.problem.messages, r.shown_solution, r.shown_feedback, config)
+        allowed = c.include_environment_feedback and not (r.shown_solution and c.environment_feedback_only_without_solution)
+        r.shown_feedback = r.feedback if allowed and not succeeded else ""
+        r.active = bool(r.completion_ids and r.shown)
+        r.shown_attempt = r.text if c.include_own_attempt and r.active else ""
+        r.why = "" if r.active else why_not(r, succeeded, c)
+        r.teacher_messages = teacher_messages(r.problem.messages, r.shown_solution, r.shown_feedback, c, r.shown_attempt)
+
+
+def choose(place: int, solutions: dict[int, str], config: SDPOConfig, rng: random.Random) -> int | None:
+    """Whose success the attempt at `place` is shown; None when there is none for it."""
+    own = place in solutions
+    if not config.use_successful_as_teacher or (own and config.self_success == "skip"):
+        return None
+    if own and config.self_success == "own":
+        allowed = {place}
+    else:
+        allowed = set(solutions) - ({place} if config.dont_reprompt_on_self_success else set())
+    candidates = [i for i in solutions if i in allowed and solutions[i].strip()]
+    return None if not candidates else candidates[0] if config.demonstration == "first" else rng.choice(candidates)
 
 
 def why_not(rollout: Rollout, succeeded: bool, config: SDPOConfig) -> str:
     if not rollout.completion_ids:
         return "it is empty"
+    if succeeded and config.self_success == "skip":
+        return "it succeeded, and self_success is 'skip'"
     if succeeded:
         return "it succeeded, and no sibling did"
+    nobody = "no sibling succeeded" if config.use_successful_as_teacher else "use_successful_as_teacher is off"
     if rollout.feedback and not config.include_environment_feedback:
-        return "no sibling succeeded, and include_environment_feedback is off"
-    return "no sibling succeeded, and the environment said nothing"
+        return f"{nobody}, and include_environment_feedback is off"
+    return f"{nobody}, and the environment said nothing"
 
 
-def teacher_messages(messages: list[dict[str, str]], solution: str, feedback: str, config: SDPOConfig) -> list[dict[str, str]]:
+def teacher_messages(messages: list[dict[str, str]], solution: str, feedback: str, config: SDPOConfig, attempt: str = "") -> list[dict[str, str]]:
     """The chat with its last user turn rewritten; earlier turns, the system's among them, stay. "" leaves a section out, nothing to show
-    leaves the chat as it is."""
+    leaves the chat as it is. The attempt stands before the feedback, and only where there is something else to show."""
     if not messages or messages[-1]["role"] != "user":
         raise ValueError(f"a problem's messages must end in a user turn; this one ends in {messages[-1]['role'] if messages else 'nothing'!r}")
     if not solution and not feedback:
         return messages
-    shown = fill(config.reprompt_template, prompt=messages[-1]["content"],
-                 solution=fill(config.solution_template, successful_previous_attempt=solution) if solution else "",
-                 feedback=fill(config.feedback_template, feedback_raw=feedback) if feedback else "")
+    sections = [fill(template, **{slot: text}) if text else "" for template, slot, text in (
+        (config.solution_template, "successful_previous_attempt", solution), (config.attempt_template, "previous_attempt", attempt),
+        (config.feedback_template, "feedback_raw", feedback))]
+    shown = fill(config.reprompt_template, prompt=messages[-1]["content"], solution=sections[0], feedback=sections[1] + sections[2])
     return [*messages[:-1], {**messages[-1], "content": shown}]
 
 
@@ -71,20 +89,18 @@ def remove_thinking(text: str) -> str:
 def encode_teacher(tokenizer: Any, rollout: Rollout, config: SDPOConfig) -> tuple[list[int], bool]:
     """(ids of the teacher's prompt, whether a text was shortened to keep it within `max_reprompt_len`).
 
-    The demonstration and the feedback give way, the longer one first, from their end; the frame never does.
+    The demonstration, the feedback and the own attempt give way, the longest first, from their end; the frame never does.
     Raises ValueError when the frame alone is too long.
     """
-    ids, solution, feedback = encode_chat(tokenizer, rollout.teacher_messages), rollout.shown_solution, rollout.shown_feedback
-    shortened = rollout.active and len(ids) > config.max_reprompt_len
-    while rollout.active and len(ids) > config.max_reprompt_len:
-        if not solution and not feedback:
-            raise ValueError(f"the teacher's prompt for problem {rollout.problem.id!r} has {len(ids)} tokens without any demonstration or feedback; "
+    r, ids = rollout, encode_chat(tokenizer, rollout.teacher_messages)
+    texts = {"solution": r.shown_solution, "feedback": r.shown_feedback, "attempt": r.shown_attempt}
+    shortened = r.shown and len(ids) > config.max_reprompt_len
+    while r.shown and len(ids) > config.max_reprompt_len:
+        longest = max(texts, key=lambda name: len(texts[name]))
+        if not texts[longest]:
+            raise ValueError(f"the teacher's prompt for problem {r.problem.id!r} has {len(ids)} tokens without any demonstration or feedback; "
                              f"max_reprompt_len={config.max_reprompt_len} must be larger")
-        keep = 0.9 * config.max_reprompt_len / len(ids)
-        if len(solution) >= len(feedback):
-            solution = solution[: int(len(solution) * keep)]
-        else:
-            feedback = feedback[: int(len(feedback) * keep)]
-        rollout.teacher_messages = teacher_messages(rollout.problem.messages, solution, feedback, config)
-        ids = encode_chat(tokenizer, rollout.teacher_messages)
+        texts[longest] = texts[longest][: int(len(texts[longest]) * 0.9 * config.max_reprompt_len / len(ids))]
+        r.teacher_messages = teacher_messages(r.problem.messages, **texts, config=config)
+        ids = encode_chat(tokenizer, r.teacher_messages)
     return ids, shortened

@@ -12,7 +12,7 @@ import torch
 
 from sdpo_lab.chat import encode_chat, end_ids
 from sdpo_lab.errors import check_range
-from sdpo_lab.tasks.base import Problem
+from sdpo_lab.tasks.base import Problem, Task, judge_all
 
 
 @dataclass
@@ -30,9 +30,37 @@ class Rollout:
     teacher_messages: list[dict[str, str]] = field(default_factory=list)  #: the chat its teacher was shown
     shown_solution: str = ""  #: the sibling's answer in it, and
     shown_feedback: str = ""  #: the environment's text in it; "" = nothing of the kind
+    shown_attempt: str = ""  #: its own text in it (`include_own_attempt`)
     demonstration: int | None = None  #: index of the sibling whose attempt was shown as the solution
     active: bool = False  #: did it take part in the update
     why: str = ""  #: the reason in words when it did not
+
+    @property
+    def shown(self) -> bool:
+        """Does its teacher see more than the question?"""
+        return bool(self.shown_solution or self.shown_feedback)
+
+
+def judge_rollouts(task: Task, rollouts: list[Rollout]) -> list[Rollout]:
+    """Fill in reward and feedback of every rollout that has none."""
+    fresh = [r for r in rollouts if r.reward is None]
+    for r, verdict in zip(fresh, judge_all(task, [r.problem for r in fresh], [r.text for r in fresh])):
+        r.reward, r.feedback = float(verdict.reward), verdict.feedback
+    return rollouts
+
+
+def group_rollouts(rollouts: list[Rollout]) -> list[list[Rollout]]:
+    """Attempts at the same problem, in order. Raises ValueError when groups are torn apart or an attempt is there twice."""
+    groups: dict[str, list[Rollout]] = {}
+    for r in rollouts:
+        groups.setdefault(r.problem.id, []).append(r)
+    if not groups or [id(r) for g in groups.values() for r in g] != [id(r) for r in rollouts]:
+        raise ValueError("rollouts must be one or more whole groups, attempts at the same problem side by side")
+    for problem_id, g in groups.items():
+        if len({r.index for r in g}) < len(g):
+            raise ValueError(f"two rollouts of problem {problem_id!r} have the same index; number the attempts at a problem from 0, and give every "
+                             "problem an id of its own")
+    return list(groups.values())
 
 
 def rollout(model: Any, tokenizer: Any, problems: Iterable[Problem], num_generations: int = 8, temperature: float = 1.0, seed: int = 0, *,

@@ -14,9 +14,8 @@ def pad_right(rows: list[list[int]], value: int, device: Any = "cpu") -> torch.T
     return torch.tensor([r + [value] * (longest - len(r)) for r in rows], dtype=torch.long, device=device)
 
 
-def completion_logits(model: Any, prompts: list[list[int]], completions: list[list[int]], temperature: float = 1.0, bf16: bool = False,
-                      ) -> torch.Tensor:
-    """Logits that predict each completion token after its prompt, divided by `temperature`, float32 or better, (B, T, V).
+def completion_hidden(model: Any, prompts: list[list[int]], completions: list[list[int]], bf16: bool = False) -> torch.Tensor:
+    """Last hidden states at the places that predict each completion token after its prompt, (B, T, H).
 
     Rows are padded on the right, where causal attention never looks: positions count from 0 in every row without being
     passed, also for models with absolute positions, and the value does not depend on the padding.
@@ -24,12 +23,32 @@ def completion_logits(model: Any, prompts: list[list[int]], completions: list[li
     device, width = model.device, max(map(len, completions))
     ids = pad_right([p + c for p, c in zip(prompts, completions)], 0, device)  # (B, L)
     starts = torch.tensor([len(p) - 1 for p in prompts], device=device)  # the last prompt token predicts the first of the completion
-    with torch.autocast(torch.device(device).type, torch.bfloat16) if bf16 else nullcontext():
+    with autocast(device, bf16):
         hidden = decoder(model)(input_ids=ids, use_cache=False)[0]  # (B, L, H)
-        at = (starts[:, None] + torch.arange(width, device=device)).clamp(max=ids.shape[1] - 1)  # (B, T)
-        logits = head(model, hidden.gather(1, at[:, :, None].expand(-1, -1, hidden.shape[-1])))
+    at = (starts[:, None] + torch.arange(width, device=device)).clamp(max=ids.shape[1] - 1)  # (B, T)
+    return hidden.gather(1, at[:, :, None].expand(-1, -1, hidden.shape[-1]))
+
+
+def pack(rows: torch.Tensor, completions: list[list[int]]) -> torch.Tensor:
+    """The rows' tokens one after another without padding, (B, T, ...) -> (N, ...)."""
+    return torch.cat([row[: len(c)] for row, c in zip(rows, completions)])
+
+
+def token_logits(model: Any, hidden: torch.Tensor, temperature: float = 1.0, bf16: bool = False) -> torch.Tensor:
+    """Hidden states to logits divided by `temperature`, float32 or better, (..., H) -> (..., V)."""
+    with autocast(hidden.device, bf16):
+        logits = head(model, hidden)
     logits = logits if logits.dtype == torch.float64 else logits.float()
     return logits if temperature == 1 else logits / temperature
+
+
+def completion_logits(model: Any, prompts: list[list[int]], completions: list[list[int]], temperature: float = 1.0, bf16: bool = False) -> torch.Tensor:
+    """Logits that predict each completion token after its prompt, (B, T, V): the plain way, all of them at once."""
+    return token_logits(model, completion_hidden(model, prompts, completions, bf16), temperature, bf16)
+
+
+def autocast(device: Any, bf16: bool) -> Any:
+    return torch.autocast(torch.device(device).type, torch.bfloat16) if bf16 else nullcontext()
 
 
 def decoder(model: Any) -> Any:

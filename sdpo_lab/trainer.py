@@ -8,26 +8,38 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from statistics import fmean as mean
+from typing import Any, NamedTuple
 
 import torch
 
 from sdpo_lab import losses
 from sdpo_lab.chat import encode_chat
-from sdpo_lab.config import SDPOConfig
+from sdpo_lab.config import SDPOConfig, no_policy_term, on_policy
 from sdpo_lab.errors import check_choice, check_range, unknown_names
-from sdpo_lab.evaluation import Evaluation, evaluate_problems, judge_rollouts
+from sdpo_lab.evaluation import Evaluation, evaluate_problems, evaluate_teacher
+from sdpo_lab.metrics import summary
+from sdpo_lab.objective import Tokens, backward, chunks
 from sdpo_lab.records import History, StepRecord
 from sdpo_lab.reprompt import encode_teacher, reprompt
-from sdpo_lab.rollouts import Rollout, rollout
-from sdpo_lab.scoring import check_scoring, completion_logits, completion_mask, pad_right
+from sdpo_lab.rollouts import Rollout, group_rollouts, judge_rollouts, rollout
+from sdpo_lab.scoring import check_scoring, completion_hidden, completion_mask, pack, token_logits
 from sdpo_lab.tasks.base import Task, draw_problems
 from sdpo_lab.teachers import Teacher
 
 #: After this many steps in a row whose loss or gradient is not finite, training stops with a diagnosis.
 MAX_BAD_STEPS = 3
 #: What a step decides of an attempt; given attempts start without.
-UNDECIDED = dict(teacher_messages=[], shown_solution="", shown_feedback="", demonstration=None, active=False, why="")
+UNDECIDED = dict(teacher_messages=[], shown_solution="", shown_feedback="", shown_attempt="", demonstration=None, active=False, why="")
+
+
+class Update(NamedTuple):
+    """One optimiser step."""
+
+    loss: float
+    grad_norm: float  #: before clipping
+    shortened: int  #: attempts whose teacher was shown a shortened text
+    good: bool  #: finite, and so applied
 
 
 class SDPOTrainer:
@@ -38,7 +50,11 @@ class SDPOTrainer:
     task       anything with `problems(n, split, seed)` and `judge(problem, completion)`
     config     SDPOConfig; the preset "laptop" when None. `distillation_weight=0` is GRPO
 
-    Dropout is off in both passes, where the official code and TRL leave it on in the student's.
+    Dropout is off in both passes, where the official code leaves it on in the student's.
+
+    A variant of the method overrides one of `sample` (an own rollout phase), `prepare` (who takes part, with which teacher
+    prompt and which reward advantage) and `token_weights` (how much a row or token counts), replaces `optimizer`, or
+    brings its own attempts to `step(rollouts)`. Nothing else is meant to be overridden.
     """
 
     #: Fields that may be changed while a run is under way, through `apply`.
@@ -64,7 +80,8 @@ class SDPOTrainer:
         check_scoring(model)
         self.optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
         self.history = History()
-        self.skipped_steps = self.bad_steps = 0
+        self.vocabulary = model.get_output_embeddings().weight.shape[0]
+        self.skipped_steps = self.bad_steps = self.optimizer_steps = 0
         self.lock = threading.RLock()  # a step, an evaluation and a change never overlap, whatever thread they come from
 
     def __iter__(self) -> Iterator[StepRecord]:
@@ -114,7 +131,7 @@ class SDPOTrainer:
             rollouts = self.sample(number) if rollouts is None else [replace(r, **UNDECIDED) for r in rollouts]
             groups = group_rollouts(judge_rollouts(self.task, rollouts))
             advantages = self.prepare(groups, number)
-            loss, metrics = self.update(rollouts, advantages, number)
+            loss, metrics = self.update(rollouts, advantages)
             reward = sum(r.reward for r in rollouts) / len(rollouts)
             record = StepRecord(number, reward, loss, summary(rollouts, groups, self.config) | metrics, rollouts, time.perf_counter() - began)
             self.history.records.append(record)
@@ -134,61 +151,88 @@ class SDPOTrainer:
     def prepare(self, groups: list[list[Rollout]], number: int) -> torch.Tensor:
         """Decide who takes part: contexts for the teacher (SDPO), advantages (GRPO), (B,)."""
         c = self.config
-        advantages = torch.cat([losses.group_advantages(torch.tensor([[r.reward for r in g]]), c.scale_rewards)[0] for g in groups])
+        advantages = torch.cat([losses.group_advantages(torch.tensor([[r.reward for r in g]], dtype=torch.float64), c.scale_rewards)[0] for g in groups])
         for g in groups:
             if c.distillation_weight > 0:
                 reprompt(g, c, random.Random(f"{c.seed}/{number}/{g[0].problem.id}"))
         for r, a in zip((r for g in groups for r in g), advantages.tolist()):
-            if c.distillation_weight < 1 and a != 0 and r.completion_ids:
+            if not no_policy_term(c) and a != 0 and r.completion_ids:
                 r.active, r.why = True, ""
             elif c.distillation_weight == 0:
                 r.why = "all attempts of its group have the same reward"
         return advantages
 
-    def update(self, rollouts: list[Rollout], advantages: torch.Tensor, number: int) -> tuple[float, dict[str, float]]:
-        """Loss, gradient and one optimiser step over the active attempts, in micro-batches that change nothing."""
-        c, device = self.config, self.model.device
-        chosen = [i for i, r in enumerate(rollouts) if r.active]
-        if not chosen:
-            self.skipped_steps += 1
-            return float("nan"), {"self_distillation/empty_target_batch": 1.0, "skipped": 1.0}
-        chosen.sort(key=lambda i: len(rollouts[i].completion_ids))  # rows of like length together: less padding
-        weights = losses.token_weights(completion_mask([r.completion_ids for r in rollouts]), torch.tensor([r.active for r in rollouts]), c.normalize)
-        prompts = {r.problem.id: encode_chat(self.tokenizer, r.problem.messages) for r in rollouts}
-        self.optimizer.zero_grad(set_to_none=True)  # an interrupted step may have left some
+    def token_weights(self, rollouts: list[Rollout]) -> torch.Tensor:
+        """How much every token of the attempts of one optimiser step counts in the loss, (B, T)."""
+        return losses.token_weights(completion_mask([r.completion_ids for r in rollouts]), torch.tensor([r.active for r in rollouts]), self.config.normalize)
+
+    def update(self, rollouts: list[Rollout], advantages: torch.Tensor) -> tuple[float, dict[str, float]]:
+        """The optimiser steps of one batch, each on an equal share of the attempts; then the teacher follows."""
+        c, share = self.config, len(rollouts) // self.config.steps_per_generation
+        if share * c.steps_per_generation != len(rollouts):
+            raise ValueError(f"{len(rollouts)} rollouts cannot be shared among steps_per_generation={c.steps_per_generation} optimiser steps; give a multiple")
         self.model.eval()  # no dropout: the attempts were sampled without, and both roles must be the same function
+        prompts = {r.problem.id: encode_chat(self.tokenizer, r.problem.messages) for r in rollouts}
+        old = {} if on_policy(c) else self.score(rollouts, prompts)
+        done = []  # (loss, gradient norm, texts shortened) of every optimiser step
+        for start in [*range(0, len(rollouts), share)] * c.num_iterations:
+            part = slice(start, start + share)
+            if any(r.active for r in rollouts[part]):
+                done.append(self.optimizer_step(rollouts[part], advantages[part], prompts, old))
+                if self.teacher and done[-1].good and c.teacher_sync == "optimizer_step":
+                    self.teacher.update()
+        if not done:
+            self.skipped_steps += 1
+            return math.nan, {"self_distillation/empty_target_batch": 1.0, "skipped": 1.0}
+        good = sum(d.good for d in done)
+        if self.teacher and good and c.teacher_sync == "rollout_batch":
+            self.teacher.update()
+        self.bad_steps = 0 if good else self.bad_steps + 1
+        return mean(d.loss for d in done), {"grad_norm": mean(d.grad_norm for d in done), "not_finite": 1 - good / len(done), "optimizer_steps": float(good),
+                                            "reprompt_shortened_fraction": sum(d.shortened for d in done) / len(rollouts) / c.num_iterations}
+
+    @torch.no_grad()
+    def score(self, rollouts: list[Rollout], prompts: dict[str, list[int]]) -> dict[int, torch.Tensor]:
+        """log p of the tokens of every active attempt before the batch's first optimiser step, by the attempt's id()."""
+        c, found = self.config, {}
+        for rows in self.micro_batches(rollouts):
+            completions = [r.completion_ids for r in rows]
+            hidden = pack(completion_hidden(self.model, [prompts[r.problem.id] for r in rows], completions, c.bf16), completions)
+            ids = torch.tensor(sum(completions, []), device=hidden.device)
+            scores = torch.cat([losses.token_log_probs(token_logits(self.model, hidden[part], c.temperature, c.bf16), ids[part])
+                                for part in chunks(len(ids), self.vocabulary)])
+            found |= {id(r): s for r, s in zip(rows, scores.split([len(x) for x in completions]))}
+        return found
+
+    def micro_batches(self, rollouts: list[Rollout]) -> list[list[Rollout]]:
+        """The active attempts in groups for one forward and backward, those of like length together: less padding."""
+        chosen, size = sorted((r for r in rollouts if r.active), key=lambda r: len(r.completion_ids)), self.config.per_device_train_batch_size
+        return [chosen[i : i + size] for i in range(0, len(chosen), size)]
+
+    def optimizer_step(self, rollouts: list[Rollout], advantages: torch.Tensor, prompts: dict[str, list[int]], old: dict[int, torch.Tensor]) -> Update:
+        """Loss and gradient over the active attempts, in micro-batches that change nothing, and one step of the optimiser."""
+        c, student = self.config, lambda hidden: token_logits(self.model, hidden, c.temperature, c.bf16)
+        weights = self.token_weights(rollouts)
+        place = {id(r): i for i, r in enumerate(rollouts)}
+        self.optimizer.zero_grad(set_to_none=True)  # an interrupted step may have left some
         total, shortened = 0.0, 0
-        for start in range(0, len(chosen), c.per_device_train_batch_size):
-            part = chosen[start : start + c.per_device_train_batch_size]
-            rows, completions = [rollouts[i] for i in part], [rollouts[i].completion_ids for i in part]
-            ids = pad_right(completions, 0, device)
-            weight = weights[part, : ids.shape[1]].to(device)
-            student = completion_logits(self.model, [prompts[r.problem.id] for r in rows], completions, c.temperature, c.bf16)
-            loss = torch.zeros((), device=device)
-            if c.distillation_weight > 0:
+        for rows in self.micro_batches(rollouts):
+            completions, at, teacher = [r.completion_ids for r in rows], [place[id(r)] for r in rows], None
+            hidden = pack(completion_hidden(self.model, [prompts[r.problem.id] for r in rows], completions, c.bf16), completions)
+            if self.teacher:
                 teacher_prompts, short = zip(*(encode_teacher(self.tokenizer, r, c) for r in rows))
-                with torch.no_grad():
-                    teacher = completion_logits(self.teacher.model, teacher_prompts, completions, c.temperature, c.bf16)
-                per_token = losses.distillation_loss(student, teacher, ids, mode=c.distillation_mode, alpha=c.distillation_alpha, top_k=c.distillation_topk,
-                                                     add_tail=c.distillation_add_tail)
-                shown = torch.tensor([float(is_shown(r)) for r in rows], device=device)[:, None]
-                loss = loss + c.distillation_weight * (per_token * shown * weight).sum()
-                shortened += sum(short)
-            if c.distillation_weight < 1:
-                loss = loss + (1 - c.distillation_weight) * (losses.policy_loss(student, ids, advantages[part].to(device)) * weight).sum()
-            loss.backward()
-            total += loss.item()
+                teacher, shortened = self.teacher.read(teacher_prompts, completions, c.temperature, c.bf16), shortened + sum(short)
+            tokens = Tokens.of(rows, pack(weights[at], completions), advantages[at], old, hidden)
+            total += backward(c, hidden, student, teacher, tokens, self.vocabulary).item()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), c.max_grad_norm).item()
         good = math.isfinite(total) and math.isfinite(norm)
         if good:
+            self.optimizer_steps += 1
             for g in self.optimizer.param_groups:
-                g["lr"], g["weight_decay"] = c.learning_rate * min(1.0, number / (c.warmup_steps + 1)), c.weight_decay
+                g["lr"], g["weight_decay"] = c.learning_rate * min(1.0, self.optimizer_steps / (c.warmup_steps + 1)), c.weight_decay
             self.optimizer.step()
-            if self.teacher:
-                self.teacher.update(self.model)
         self.optimizer.zero_grad(set_to_none=True)
-        self.bad_steps = 0 if good else self.bad_steps + 1
-        return total, {"grad_norm": norm, "reprompt_shortened_fraction": shortened / len(rollouts), "not_finite": float(not good)}
+        return Update(total, norm, shortened, good)
 
     def evaluate(self, n: int = 1024, split: str = "test", seed: int = 0, role: str = "student") -> Evaluation:
         """Accuracy on `n` problems of `split`; see `Evaluation`. The weights stay as they are.
@@ -200,62 +244,11 @@ class SDPOTrainer:
         check_range("n", n, int, 1, 10**6)
         check_choice("split", split, ("train", "test"))
         check_choice("role", role, ("student", "teacher"))
-        c = self.config
-        settings = dict(threshold=c.success_reward_threshold, max_completion_length=c.max_completion_length, seed=seed, split=split, role=role)
         if role == "teacher" and not self.teacher:
             raise ValueError("role='teacher': this run has no teacher, since distillation_weight=0 is GRPO")
+        c = self.config
+        settings = dict(threshold=c.success_reward_threshold, max_completion_length=c.max_completion_length, seed=seed, split=split, role=role)
         with self.lock:
-            if role == "student":
-                return evaluate_problems(self.model, self.tokenizer, self.task, draw_problems(self.task, n, split, seed), **settings)
-            problems = draw_problems(self.task, -(-n // c.num_generations), split, seed)
-            rollouts = rollout(self.model, self.tokenizer, problems, c.num_generations, c.temperature, seed, step=-2, top_p=c.top_p,
-                               max_completion_length=c.max_completion_length)
-            for g in group_rollouts(judge_rollouts(self.task, rollouts)):
-                reprompt(g, c, random.Random(f"evaluate/{seed}/{g[0].problem.id}"))
-            for r in rollouts[:n]:
-                encode_teacher(self.tokenizer, r, c)  # shortens what is shown where it is too long
-            shown = [replace(r.problem, id=f"{r.problem.id}#{r.index}", messages=r.teacher_messages) for r in rollouts[:n]]
-            return evaluate_problems(self.teacher.model, self.tokenizer, self.task, shown, judged_as=[r.problem for r in rollouts[:n]], **settings)
-
-
-def is_shown(rollout: Rollout) -> bool:
-    """Does its teacher see more than the question?"""
-    return bool(rollout.shown_solution or rollout.shown_feedback)
-
-
-def group_rollouts(rollouts: list[Rollout]) -> list[list[Rollout]]:
-    """Attempts at the same problem, in order. Raises ValueError when groups are torn apart or an attempt is there twice."""
-    groups: dict[str, list[Rollout]] = {}
-    for r in rollouts:
-        groups.setdefault(r.problem.id, []).append(r)
-    if not groups or [id(r) for g in groups.values() for r in g] != [id(r) for r in rollouts]:
-        raise ValueError("rollouts must be one or more whole groups, attempts at the same problem side by side")
-    for problem_id, g in groups.items():
-        if len({r.index for r in g}) < len(g):
-            raise ValueError(f"two rollouts of problem {problem_id!r} have the same index; number the attempts at a problem from 0, and give every "
-                             "problem an id of its own")
-    return list(groups.values())
-
-
-def summary(rollouts: list[Rollout], groups: list[list[Rollout]], config: SDPOConfig) -> dict[str, float]:
-    """Metrics of a batch, under the names of the official code where it has them."""
-
-    def fraction(values) -> float:
-        values = list(values)
-        return sum(map(bool, values)) / len(values)
-
-    threshold = config.success_reward_threshold
-    return {
-        "self_distillation/success_group_fraction": fraction(any(r.reward >= threshold for r in g) for g in groups),
-        "self_distillation/success_sample_fraction": fraction(r.demonstration is not None for r in rollouts),
-        "self_distillation/feedback_available_fraction": fraction(r.feedback for r in rollouts),
-        "self_distillation/feedback_used_fraction": fraction(r.shown_feedback for r in rollouts),
-        "self_distillation/reprompt_sample_fraction": fraction(is_shown(r) for r in rollouts),
-        "self_distillation/empty_target_batch": 0.0,
-        "active_fraction": fraction(r.active for r in rollouts),
-        "success_fraction": fraction(r.reward >= threshold for r in rollouts),
-        "entropy": sum(r.entropy for r in rollouts) / len(rollouts),
-        "completion_length": sum(len(r.completion_ids) for r in rollouts) / len(rollouts),
-        "truncated_fraction": fraction(r.truncated for r in rollouts),
-        "skipped": 0.0, "not_finite": 0.0, "grad_norm": math.nan, "reprompt_shortened_fraction": 0.0,  # as of a skipped step
-    }
+            if role == "teacher":
+                return evaluate_teacher(self.teacher, self.tokenizer, self.task, n, c, settings)
+            return evaluate_problems(self.model, self.tokenizer, self.task, draw_problems(self.task, n, split, seed), **settings)

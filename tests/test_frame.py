@@ -192,7 +192,7 @@ def test_the_import_is_light():
 
 
 #: What one SDPO step passes through; tasks, models and records aside.
-STEP = ("chat", "config", "evaluation", "losses", "reprompt", "rollouts", "scoring", "teachers", "trainer")
+STEP = ("chat", "config", "losses", "metrics", "objective", "reprompt", "rollouts", "scoring", "teachers", "trainer")
 
 
 def logical_lines(path: Path) -> int:

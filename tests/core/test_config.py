@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from sdpo_lab.config import CHOICES, INERT, PRESETS, RANGES, TEMPLATES, SDPOConfig
+from sdpo_lab.config import CHOICES, INERT, OPTIONAL, PRESETS, RANGES, TEMPLATES, SDPOConfig
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -20,7 +20,7 @@ def test_every_field_is_checked():
 @pytest.mark.parametrize("name", RANGES)
 def test_numbers_out_of_range_are_refused_with_name_value_and_range(name):
     kind, low, high = RANGES[name]
-    for bad in (high * 2 + 1, low - 1, float("nan"), float("inf"), "3", None, True):
+    for bad in (high * 2 + 1, low - 1, float("nan"), float("inf"), "3", True, *([] if name in OPTIONAL else [None])):
         with pytest.raises((ValueError, TypeError), match=rf"{name} must be .* got "):
             SDPOConfig(**{name: bad})
 

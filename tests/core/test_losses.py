@@ -135,7 +135,7 @@ def test_policy_loss_gradient_is_reinforce():
     student, _ = random_pair(6, v=4)
     student.requires_grad_()
     ids, advantages = torch.tensor([[0, 1, 2], [3, 0, 1]]), torch.tensor([0.5, -1.0], dtype=torch.float64)
-    loss = losses.policy_loss(student, ids, advantages)
+    loss = losses.policy_loss(student, ids, advantages[:, None])
     assert torch.allclose(loss, -advantages[:, None].expand(2, 3))
     loss.sum().backward()
     one_hot = torch.nn.functional.one_hot(ids, 4)

@@ -155,7 +155,7 @@ def test_live_changes_take_effect_are_logged_and_replay(fresh):
     two.train(3, changes=one.history.changes, progress=False)
     assert torch.equal(weights(one.model), weights(two.model)) and two.history.changes == one.history.changes
     frozen = trainer((copy.deepcopy(model), tokenizer), teacher_model_kind="frozen")
-    with pytest.warns(UserWarning, match="teacher_update_rate=0.2 would do nothing: only teacher_model_kind='ema' moves"):
+    with pytest.warns(UserWarning, match="teacher_update_rate=0.2 would do nothing: teacher_model_kind is neither 'ema' nor 'trust_region'"):
         frozen.apply(teacher_update_rate=0.2)
     with pytest.raises(ValueError, match="num_generations.*learning_rate"):
         one.apply(num_generations=3)
