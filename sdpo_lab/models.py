@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import difflib
 import json
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from sdpo_lab.errors import check_range
 
 DEFAULT = "lab-1m"
 
@@ -32,29 +35,59 @@ def list_models() -> list[dict[str, Any]]:
     return rows
 
 
-def load_model(name: str = DEFAULT, device: str = "auto", dtype: str = "auto") -> tuple[Any, Any]:
+def load_model(name: str = DEFAULT, device: str = "auto", dtype: str = "auto", lora: int | Any | None = None) -> tuple[Any, Any]:
     """(model, tokenizer) of a shipped model, a folder, or a Hub id "owner/name".
 
     device  "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", "mps"
     dtype   "auto" or "float32": the weights are float32 and trainable. Half-precision weights do not train (small
-            updates vanish); on a GPU use SDPOConfig(bf16=True), which computes in bfloat16
+            updates vanish); on a GPU use SDPOConfig(bf16=True), which computes in bfloat16. With `lora` also "bfloat16":
+            of the weights that do not train
+    lora    rank of a fresh LoRA adapter on all linear layers but the head (scale 2, no dropout), or a peft LoraConfig; the
+            adapter is float32 and alone trains
 
     Raises ValueError at once for a name that is neither shipped, nor a folder, nor like a Hub id, with what there is;
     OSError for a Hub id that cannot be reached. No code of a model repository is ever run.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    if dtype not in ("auto", "float32"):
-        raise ValueError(f"dtype must be 'auto' or 'float32', got {dtype!r}: half-precision weights do not train; use SDPOConfig(bf16=True) on a GPU")
+    if dtype not in ("auto", "float32") and (dtype != "bfloat16" or lora is None):
+        raise ValueError(f"dtype must be 'auto' or 'float32', with lora also 'bfloat16'; got {dtype!r}: half-precision weights do not train; use "
+                         "SDPOConfig(bf16=True) on a GPU")
+    adapter = None if lora is None else lora_config(lora)
     device = pick_device(device)
     source = str(find_source(name))
     # float32 in memory whatever the file holds; eager defaults of transformers for the rest
     with quiet():
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, trust_remote_code=False).to(device)
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.bfloat16 if dtype == "bfloat16" else torch.float32, trust_remote_code=False).to(device)
+    model = add_adapter(model, adapter) if adapter else model
     tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     if tokenizer.eos_token_id is None and getattr(model.generation_config, "eos_token_id", None) is None:
         raise ValueError(f"{name!r} names no end-of-sequence token; its attempts would never end")
     return model, tokenizer
+
+
+def lora_config(lora: int | Any) -> Any:
+    """A peft LoraConfig of a rank, or the one given. Raises TypeError or ValueError for anything else, and for dropout."""
+    from peft import LoraConfig
+
+    if isinstance(lora, LoraConfig):
+        if lora.lora_dropout:
+            raise ValueError(f"lora_dropout must be 0, got {lora.lora_dropout}: both roles must be the same function")
+        return lora
+    check_range("lora", lora, int, 1, 4096)
+    return LoraConfig(r=int(lora), lora_alpha=2 * int(lora), lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
+
+
+def add_adapter(model: Any, config: Any, seed: int = 0) -> Any:
+    """The model with a fresh adapter that changes nothing yet; its random half depends on `seed`, not on the global generator."""
+    from peft import get_peft_model
+
+    with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []), warnings.catch_warnings():
+        # what peft says to itself: a deprecation between it and transformers, and settings that it picks or drops on its own
+        for words in ("`is_gradient_checkpointing` is deprecated", "fan_in_fan_out is set to", r"The following \w+_pattern keys"):
+            warnings.filterwarnings("ignore", words)
+        torch.manual_seed(seed)
+        return get_peft_model(model, config)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sdpo_lab._version import __version__
+from sdpo_lab.config import SDPOConfig
 from sdpo_lab.rollouts import Rollout
 
 FORMAT = 1
@@ -98,12 +99,16 @@ def write_records(path: str | Path, runs: list[RunRecord]) -> None:
 
 
 def read_records(path: str | Path) -> list[RunRecord]:
-    """Read recorded runs. Raises ValueError for a file of another format."""
+    """Read recorded runs. Raises ValueError for a file of another format.
+
+    A setting that was added after a run was recorded gets its default: what was done when there was no choice.
+    """
     runs = json.loads(Path(path).read_text(encoding="utf-8"))
     for run in runs:
         if run.get("format") != FORMAT:
             raise ValueError(f"{path} has format {run.get('format')!r}; this version reads format {FORMAT}")
         columns = run["rows"]
+        run["config"] = SDPOConfig.from_dict(run["config"]).to_dict()
         run["rows"] = [dict(zip(columns, values)) for values in zip(*columns.values())]
         run["changes"] = {int(step): fields for step, fields in run["changes"].items()}
     return [RunRecord(**run) for run in runs]

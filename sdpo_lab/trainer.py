@@ -8,12 +8,13 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from statistics import fmean as mean
 from typing import Any, NamedTuple
 
 import torch
 
-from sdpo_lab import losses
+from sdpo_lab import checkpoints, losses
 from sdpo_lab.chat import encode_chat
 from sdpo_lab.config import SDPOConfig, no_policy_term, on_policy
 from sdpo_lab.errors import check_choice, check_range, unknown_names
@@ -81,6 +82,7 @@ class SDPOTrainer:
         self.optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
         self.history = History()
         self.vocabulary = model.get_output_embeddings().weight.shape[0]
+        self.base_file: Path | None = None  # the weights that never change, where a save put them
         self.skipped_steps = self.bad_steps = self.optimizer_steps = 0
         self.lock = threading.RLock()  # a step, an evaluation and a change never overlap, whatever thread they come from
 
@@ -252,3 +254,21 @@ class SDPOTrainer:
             if role == "teacher":
                 return evaluate_teacher(self.teacher, self.tokenizer, self.task, n, c, settings)
             return evaluate_problems(self.model, self.tokenizer, self.task, draw_problems(self.task, n, split, seed), **settings)
+
+    def save(self, folder: str | Path, overwrite: bool = False) -> Path:
+        """Save the whole run; see `checkpoints.save`. `SDPOTrainer.resume(folder)` goes on exactly where it was."""
+        with self.lock:
+            return checkpoints.save(self, folder, overwrite)
+
+    @classmethod
+    def resume(cls, folder: str | Path, task: Task | None = None, device: str | None = None) -> SDPOTrainer:
+        """The trainer as it was saved: the next step is the one that would have come next, bit for bit on the same machine.
+
+        `task` for a task of your own, `device` to go on elsewhere; see `checkpoints.resume`.
+        """
+        return checkpoints.resume(cls, folder, task, device)
+
+    def save_pretrained(self, folder: str | Path, merge: bool = False) -> None:
+        """Export the student alone, for `AutoModelForCausalLM` or peft; with `merge` a LoRA adapter is added into the weights."""
+        with self.lock:
+            checkpoints.save_pretrained(self, folder, merge)

@@ -54,6 +54,39 @@ def test_wrong_kinds_of_arguments(tmp_path):
             pick_device("cuda")
 
 
+def test_lora_is_a_fresh_adapter_that_changes_nothing_and_alone_trains():
+    import warnings
+
+    plain, _ = lab.load_model()
+    state = torch.get_rng_state()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        one, two = (lab.load_model(lora=4)[0] for _ in range(2))
+    assert torch.equal(torch.get_rng_state(), state)
+    trainable = {name: p for name, p in one.named_parameters() if p.requires_grad}
+    assert trainable and all("lora_" in name for name in trainable) and {p.dtype for p in trainable.values()} == {torch.float32}
+    assert not any("lm_head" in name for name in trainable) and one.peft_config["default"].r == 4
+    assert all(torch.equal(p, q) for p, q in zip(one.parameters(), two.parameters()))  # the random half is always the same
+    ids = torch.arange(5, 30)[None]
+    with torch.no_grad():
+        assert torch.equal(one(ids).logits, plain(ids).logits)
+    half, _ = lab.load_model(lora=4, dtype="bfloat16")
+    assert {p.dtype for p in half.parameters() if not p.requires_grad} == {torch.bfloat16}
+    assert {p.dtype for p in half.parameters() if p.requires_grad} == {torch.float32}
+
+
+def test_lora_takes_a_rank_or_a_config_of_ones_own():
+    from peft import LoraConfig
+
+    model, _ = lab.load_model(lora=LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM"))
+    assert all("q_proj" in name for name, p in model.named_parameters() if p.requires_grad)
+    for bad, error in ((0, ValueError), (-1, ValueError), ("8", TypeError), (True, TypeError), (2.5, TypeError)):
+        with pytest.raises(error, match="lora must be"):
+            lab.load_model(lora=bad)
+    with pytest.raises(ValueError, match="lora_dropout must be 0, got 0.1"):
+        lab.load_model(lora=LoraConfig(r=2, lora_dropout=0.1))
+
+
 def test_importing_loads_no_widget_no_plot_and_opens_no_connection():
     import subprocess
     import sys

@@ -58,10 +58,41 @@ def test_who_is_left_out_and_why():
     assert {r.why for r in g} == {"no sibling succeeded, and include_environment_feedback is off"}
 
 
-def test_choices():
+@pytest.mark.parametrize("fields, expected", [
+    ({}, {3, 1}), (dict(self_success="own"), {0}), (dict(dont_reprompt_on_self_success=False), {0, 1, 3}), (dict(self_success="skip"), {None}),
+    (dict(demonstration="first"), {1}), (dict(demonstration="first", dont_reprompt_on_self_success=False), {0}),
+    (dict(use_successful_as_teacher=False), {None})])
+def test_what_a_success_is_shown(fields, expected):
+    drawn = set()
+    for seed in range(40):
+        g = group([1, 1, 0, 1])
+        reprompt(g, SDPOConfig(**fields), random.Random(seed))
+        drawn.add(g[0].demonstration)
+        if fields == dict(self_success="skip"):
+            assert not g[0].active and g[0].why == "it succeeded, and self_success is 'skip'" and g[2].active
+    assert drawn == expected
+
+
+def test_feedback_alone_where_solutions_are_not_used():
     g = group([1, 0])
-    reprompt(g, SDPOConfig(dont_reprompt_on_self_success=False), random.Random(0))
-    assert g[0].demonstration == 0 and g[0].active  # the paper's text: a success is shown itself
+    reprompt(g, SDPOConfig(use_successful_as_teacher=False), random.Random(0))
+    assert g[1].shown_feedback == "F" and not g[1].shown_solution and not g[0].active
+    g = group([1, 0], feedback="")
+    reprompt(g, SDPOConfig(use_successful_as_teacher=False), random.Random(0))
+    assert g[1].why == "use_successful_as_teacher is off, and the environment said nothing"
+
+
+def test_the_own_attempt_stands_before_the_feedback_and_never_alone():
+    g = group([0, 1])
+    reprompt(g, SDPOConfig(include_own_attempt=True), random.Random(0))
+    assert g[0].teacher_messages[-1]["content"] == ("Q {x}\nCorrect solution:\n\nanswer 1\nYour earlier attempt:\n\nanswer 0\n\nCorrectly solve the original question.")
+    assert not g[1].shown_attempt and g[1].teacher_messages == MESSAGES
+    g = group([0])
+    reprompt(g, SDPOConfig(include_own_attempt=True), random.Random(0))
+    assert "attempt:\n\nanswer 0\nThe following is feedback" in g[0].teacher_messages[-1]["content"]
+
+
+def test_choices():
     g = group([1, 0, 0])
     reprompt(g, SDPOConfig(environment_feedback_only_without_solution=False), random.Random(0))
     assert "answer 0" in g[1].teacher_messages[-1]["content"] and "\n\nF\n\n" in g[1].teacher_messages[-1]["content"]

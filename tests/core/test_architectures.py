@@ -1,0 +1,80 @@
+"""One step of training, full and LoRA, also in bfloat16, on small random models of other families."""
+
+import copy
+
+import pytest
+import torch
+
+import sdpo_lab as lab
+from sdpo_lab.models import add_adapter, lora_config
+from tests.core.test_scoring import FAMILIES
+from tests.core.test_trainer import SMALL, Vowels
+
+FAMILIES = {name: FAMILIES.get(name, {}) for name in ("qwen3", "llama", "gpt2", "gemma2", "qwen3_moe")}
+FAMILIES["qwen3"] = dict(num_key_value_heads=1, head_dim=16)
+
+
+def random_model(family, tokenizer):
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    sizes = dict(n_positions=256) if family == "gpt2" else dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=256,
+                                                               intermediate_size=64)
+    config = AutoConfig.for_model(family, **{**FAMILIES[family], **sizes}, vocab_size=len(tokenizer), pad_token_id=0, bos_token_id=None,
+                                  eos_token_id=tokenizer.eos_token_id)
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(config)
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("lora", [None, 4])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_one_step_full_and_lora(tiny, family, lora, bf16):
+    _, tokenizer = tiny
+    model = random_model(family, tokenizer)
+    model = add_adapter(model, lora_config(lora)) if lora else model
+    trainer = lab.SDPOTrainer(model, tokenizer, Vowels(), lab.SDPOConfig.preset("laptop", **SMALL, bf16=bf16, teacher_update_rate=0.5))
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    record = trainer.step()
+    assert record.metrics["active_fraction"] > 0 and record.loss > 0 and record.metrics["grad_norm"] > 0 and record.metrics["not_finite"] == 0
+    moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+    assert all(p.dtype == torch.float32 for p in [*model.parameters(), *trainer.teacher.model.parameters()])
+    if lora:
+        assert moved and all("lora_" in name for name in moved)  # the base stays
+        assert not any(torch.equal(p, torch.zeros_like(p)) for name, p in trainer.teacher.copies().items() if "lora_B" in name)  # the average has followed
+    else:
+        still = {name for name in before if name not in moved}
+        assert len(moved) > 0.8 * len(before), still  # an expert that no token went to may stand still
+    again = trainer.step()
+    assert again.loss == again.loss
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_lora_on_a_half_precision_base(tiny, family):
+    """The frozen weights may be bfloat16; the adapter, the teacher's copy of it and the loss are float32."""
+    _, tokenizer = tiny
+    model = add_adapter(random_model(family, tokenizer).bfloat16(), lora_config(4))
+    trainer = lab.SDPOTrainer(model, tokenizer, Vowels(), lab.SDPOConfig.preset("laptop", **SMALL, teacher_update_rate=0.5))
+    record = trainer.step()
+    assert record.loss > 0 and record.metrics["not_finite"] == 0
+    assert {p.dtype for p in trainer.teacher.copies().values()} == {torch.float32}
+    shared = dict(trainer.teacher.model.named_parameters())
+    assert all(shared[name].data_ptr() == p.data_ptr() for name, p in model.named_parameters() if not p.requires_grad)
+
+
+def test_a_run_from_a_trained_adapter_starts_with_that_teacher(tiny):
+    """Frozen means the adapter as it was, not the bare base model (where TRL starts)."""
+    model, tokenizer = tiny
+    model = add_adapter(copy.deepcopy(model), lora_config(4))
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if "lora_B" in name:
+                p.normal_(0, 0.1)
+    trainer = lab.SDPOTrainer(model, tokenizer, Vowels(), lab.SDPOConfig.preset("laptop", **SMALL, teacher_model_kind="frozen"))
+    ids = torch.arange(5, 25)[None]
+    with torch.no_grad():
+        was = model.eval()(ids).logits
+    trainer.step()
+    with torch.no_grad():
+        assert torch.equal(trainer.teacher.model(ids).logits, was) and not torch.equal(model(ids).logits, was)
+        with model.disable_adapter():
+            assert not torch.allclose(model(ids).logits, was, atol=1e-3)
