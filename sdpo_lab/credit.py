@@ -12,8 +12,8 @@ from sdpo_lab.chat import encode_chat, encode_plain
 from sdpo_lab.config import SDPOConfig
 from sdpo_lab.reprompt import teacher_messages
 from sdpo_lab.rollouts import Rollout
-from sdpo_lab.scoring import completion_logits
 from sdpo_lab.tasks.base import Problem
+from sdpo_lab.teachers import Teacher
 
 
 @dataclass
@@ -59,11 +59,12 @@ class Credit:
 
 @torch.no_grad()
 def credit(model: Any, tokenizer: Any, problem: Problem, completion: str | list[int] | Rollout, *, feedback: str = "", solution: str = "",
-           teacher: Any = None, config: SDPOConfig | None = None) -> Credit:
+           attempt: str = "", teacher: Any = None, config: SDPOConfig | None = None) -> Credit:
     """Score one attempt under the question alone and under the teacher's prompt with `feedback` and/or `solution`.
 
     completion  text, token ids (scored as they are), or a Rollout (its ids and nothing else)
-    teacher     another model in the teacher's role, for instance `trainer.teacher.model`; the model itself when None
+    attempt     an earlier attempt to show besides, before the feedback
+    teacher     another model in the teacher's role, or a run's `trainer.teacher`; the model itself when None
 
     Raises ValueError for an empty completion. The weights are not touched.
     """
@@ -77,22 +78,22 @@ def credit(model: Any, tokenizer: Any, problem: Problem, completion: str | list[
     size = model.get_input_embeddings().num_embeddings
     if not all(0 <= i < size for i in ids):
         raise ValueError(f"completion ids must be from 0 to {size - 1}, the model's vocabulary; got {min(ids)} to {max(ids)}")
-    shown = teacher_messages(problem.messages, solution, feedback, config)
-    p = score(model, tokenizer, problem.messages, ids, config.temperature)
-    q = score(teacher or model, tokenizer, shown, ids, config.temperature)
+    shown = teacher_messages(problem.messages, solution, feedback, config, attempt)
+    p = score(Teacher(model, "live", 0.0), tokenizer, problem.messages, ids, config.temperature)
+    q = score(teacher if isinstance(teacher, Teacher) else Teacher(teacher or model, "live", 0.0), tokenizer, shown, ids, config.temperature)
     at = torch.tensor(ids, device=p.device)[:, None]
     return Credit(split_text(tokenizer, ids), ids, p.gather(1, at)[:, 0], q.gather(1, at)[:, 0], losses.divergence(p, q, config.distillation_alpha), p, q,
                   render(tokenizer, problem.messages), render(tokenizer, shown), tokenizer)
 
 
-def score(model: Any, tokenizer: Any, messages: list[dict[str, str]], ids: list[int], temperature: float) -> torch.Tensor:
+def score(scorer: Teacher, tokenizer: Any, messages: list[dict[str, str]], ids: list[int], temperature: float) -> torch.Tensor:
     """Log-probabilities of every token at every position of one completion, (T, V), dropout off."""
-    was_training = model.training
-    model.eval()
+    was_training = scorer.student.training
+    scorer.student.eval()
     try:
-        return completion_logits(model, [encode_chat(tokenizer, messages)], [ids], temperature)[0].log_softmax(-1)
+        return scorer.read([encode_chat(tokenizer, messages)], [ids], temperature, False)(slice(None)).log_softmax(-1)
     finally:
-        model.train(was_training)
+        scorer.student.train(was_training)
 
 
 def render(tokenizer: Any, messages: list[dict[str, str]]) -> str:

@@ -6,6 +6,7 @@ import math
 import random
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -186,12 +187,15 @@ class SDPOTrainer:
         if not done:
             self.skipped_steps += 1
             return math.nan, {"self_distillation/empty_target_batch": 1.0, "skipped": 1.0}
-        good = sum(d.good for d in done)
+        good, shortened = sum(d.good for d in done), sum(d.shortened for d in done)
+        if shortened:
+            warnings.warn(f"teacher prompts were longer than max_reprompt_len={c.max_reprompt_len}; the solutions or feedback in them were shortened (how many: "
+                          "the metric reprompt_shortened_fraction)", stacklevel=3)
         if self.teacher and good and c.teacher_sync == "rollout_batch":
             self.teacher.update()
         self.bad_steps = 0 if good else self.bad_steps + 1
         return mean(d.loss for d in done), {"grad_norm": mean(d.grad_norm for d in done), "not_finite": 1 - good / len(done), "optimizer_steps": float(good),
-                                            "reprompt_shortened_fraction": sum(d.shortened for d in done) / len(rollouts) / c.num_iterations}
+                                            "reprompt_shortened_fraction": shortened / len(rollouts) / c.num_iterations}
 
     @torch.no_grad()
     def score(self, rollouts: list[Rollout], prompts: dict[str, list[int]]) -> dict[int, torch.Tensor]:

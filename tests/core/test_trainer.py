@@ -235,6 +235,13 @@ def test_credit_scores_the_ids_it_is_given(fresh):
     assert torch.allclose(c.advantages, c.teacher_log_probs - c.student_log_probs) and len(c.top(3)) == len(c.tokens)
     same = lab.credit(model, tokenizer, problem, r)
     assert same.advantages.abs().max() == 0 and same.divergence.abs().max() < 1e-6
+    t = trainer(fresh, teacher_model_kind="trust_region", teacher_update_rate=0.5)  # between the frozen model and one that moved
+    t.step()
+    apart, mixed = (lab.credit(t.model, tokenizer, problem, r, feedback="3 vowels", teacher=x) for x in (t.teacher.model, t.teacher))
+    moved = lab.credit(t.model, tokenizer, problem, r, feedback="3 vowels").teacher_distribution
+    expected = (0.5 * apart.teacher_distribution + 0.5 * moved).log_softmax(-1)
+    assert torch.allclose(mixed.teacher_distribution, expected, atol=1e-4) and not torch.allclose(mixed.teacher_distribution, moved, atol=1e-2)
+    assert "attempt:\n\nzzz\n" in lab.credit(model, tokenizer, problem, "x", feedback="F", attempt="zzz").teacher_prompt
     hostile = lab.credit(model, tokenizer, problem, "x")
     hostile.tokens = ['<script>alert("1")</script>\n']
     assert "<script" not in hostile._repr_html_() and "&lt;script&gt;alert(&quot;1&quot;)&lt;/script&gt;⏎" in hostile._repr_html_()
@@ -261,6 +268,16 @@ def test_an_interrupted_step_leaves_nothing_behind(fresh, monkeypatch):
     monkeypatch.setattr(losses, "distillation_loss", original)
     assert len(broken.history) == 0
     assert broken.step().metrics["grad_norm"] == pytest.approx(clean.step().metrics["grad_norm"], rel=1e-4)
+
+
+def test_shortened_teacher_prompts_are_said_aloud(fresh):
+    class Long(Vowels):
+        def judge(self, problem, completion):
+            return 0.0, "far too long " * 60
+
+    with pytest.warns(UserWarning, match="longer than max_reprompt_len=100"):
+        record = trainer(fresh, Long(), max_reprompt_len=100).step()
+    assert record.metrics["reprompt_shortened_fraction"] == 1
 
 
 def test_given_rollouts_keep_their_verdicts_and_are_not_touched(fresh):
