@@ -221,11 +221,12 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper-rich-feedback": dict(max_completion_length=8192, steps_per_generation=32),
     # Table 12, §5
     "paper-test-time": dict(generation_batch_size=16, num_generations=16, max_completion_length=8192, advantage_clip=5.0),
-    # the defaults of TRL 1.16; its policy term alone is averaged otherwise (loss_type "dapo": over the tokens of a micro-batch)
+    # the defaults of TRL 1.16, but constant where its learning rate falls linearly; its policy term alone is averaged otherwise
+    # (loss_type "dapo": over the tokens of a micro-batch)
     "trl": dict(_TRL_TEMPLATES, generation_batch_size=64, distillation_mode="sampled_token", distillation_add_tail=False, distillation_topk=100,
                 teacher_update_rate=0.05, teacher_sync="optimizer_step", demonstration="first", include_environment_feedback=False,
                 environment_feedback_only_without_solution=False, remove_thinking_from_demonstration=False, epsilon_high=0.2,
-                learning_rate=1e-6, weight_decay=0.0, scale_rewards=True),
+                learning_rate=5e-5, weight_decay=0.0, scale_rewards=True),
 }
 
 
