@@ -19,6 +19,12 @@ from sdpo_lab.records import software
 STEPS, REPORT = 60, (5, 20, 60)
 
 
+@torch.no_grad()
+def error(found: list[tuple[torch.Tensor, torch.Tensor]], exact: list[torch.Tensor]) -> float:
+    """Relative distance of the products of the factors (A, B) from the exact average."""
+    return float((sum((b @ a - e).square().sum() for (a, b), e in zip(found, exact)) / sum(e.square().sum() for e in exact)).sqrt())
+
+
 def main() -> None:
     rows = []
     print("| rank | learning rate | teacher rate | step | our teacher | factors one by one | no average |\n|---|---|---|---|---|---|---|")
@@ -41,13 +47,7 @@ def main() -> None:
                     e.lerp_(b @ a, rate)
 
             if step in REPORT:
-                size = sum(e.square().sum() for e in exact)
-
-                def error(found: list[tuple[torch.Tensor, torch.Tensor]]) -> float:
-                    return float((sum((b @ a - e).square().sum() for (a, b), e in zip(found, exact)) / size).sqrt())
-
-                with torch.no_grad():
-                    row = dict(rank=rank, learning_rate=learning_rate, rate=rate, step=step, ours=error(mine), factors=error(factors), none=error(pairs))
+                row = dict(rank=rank, learning_rate=learning_rate, rate=rate, step=step, ours=error(mine, exact), factors=error(factors, exact), none=error(pairs, exact))
                 rows.append(row)
                 print("| {rank} | {learning_rate:g} | {rate:g} | {step} | {ours:.2%} | {factors:.1%} | {none:.0%} |".format(**row), flush=True)
     result = {"benchmark": "lora_ema", "rows": rows, "versions": software(), "cores": len(os.sched_getaffinity(0))}

@@ -100,9 +100,7 @@ def sample(model: Any, tokenizer: Any, prompts: list[list[int]], keys: list[list
     # how long an attempt may become depends on its own prompt alone, never on its company
     room = torch.tensor([min(max_completion_length, limit - len(p)) if limit else max_completion_length for p in prompts], device=device)
     room, steps = room.repeat_interleave(group), int(room.max())
-    # left-padded, so that every prompt ends at the same column
-    ids = torch.tensor([[0] * (longest - len(p)) + p for p in prompts], device=device)  # (P, L)
-    mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=device)
+    ids, mask = pad_left(prompts, device)  # (P, L)
     uniforms = torch.from_numpy(noise(np.array(keys, dtype=np.uint64).ravel(), steps))  # (R, steps) float64, R = P x G
     uniforms = uniforms if device.type == "mps" else uniforms.to(device)  # MPS has no float64: there the drawing is done on the CPU
     was_training = model.training
@@ -140,6 +138,13 @@ def grow(model: Any, ids: torch.Tensor, mask: torch.Tensor, uniforms: torch.Tens
         out = model(input_ids=drawn[:, None], attention_mask=mask, position_ids=positions(mask)[:, -1:], past_key_values=cache, use_cache=True)
         logits = out.logits[:, -1]
     return tokens, entropies
+
+
+def pad_left(rows: list[list[int]], device: Any = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
+    """(ids, mask) of rows that all end at the same column, (B, L) each."""
+    longest = max(map(len, rows))
+    return (torch.tensor([[0] * (longest - len(r)) + r for r in rows], dtype=torch.long, device=device),
+            torch.tensor([[0] * (longest - len(r)) + [1] * len(r) for r in rows], device=device))
 
 
 def positions(mask: torch.Tensor) -> torch.Tensor:

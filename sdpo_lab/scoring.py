@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import math
+import os
 from contextlib import nullcontext
 from typing import Any
 
 import torch
+
+from sdpo_lab.rollouts import pad_left, positions
 
 
 def pad_right(rows: list[list[int]], value: int, device: Any = "cpu") -> torch.Tensor:
@@ -15,23 +20,74 @@ def pad_right(rows: list[list[int]], value: int, device: Any = "cpu") -> torch.T
 
 
 def completion_hidden(model: Any, prompts: list[list[int]], completions: list[list[int]], bf16: bool = False) -> torch.Tensor:
-    """Last hidden states at the places that predict each completion token after its prompt, (B, T, H).
+    """Last hidden states at the places that predict each completion token after its prompt, all rows' one after another, (N, H).
 
-    Rows are padded on the right, where causal attention never looks: positions count from 0 in every row without being
-    passed, also for models with absolute positions, and the value does not depend on the padding.
+    What prompts have in common at their beginning is read once (`share`), and every row goes on from there: the attempts at one problem
+    have the student's whole prompt in common, and most of the teacher's. The rests are padded on the right, where causal attention never
+    looks, beside others of like length; positions are explicit and count from 0 in every row. The value of a row does not depend on its company.
     """
-    device, width = model.device, max(map(len, completions))
-    ids = pad_right([p + c for p, c in zip(prompts, completions)], 0, device)  # (B, L)
-    starts = torch.tensor([len(p) - 1 for p in prompts], device=device)  # the last prompt token predicts the first of the completion
+    device, network, (prefixes, of) = model.device, decoder(model), share(prompts)
+    rests = [p[len(prefixes[k]) :] + c[:-1] for p, c, k in zip(prompts, completions, of)]  # a completion's last token predicts nothing here
+    found: list[torch.Tensor] = [torch.empty(0)] * len(prompts)
     with autocast(device, bf16):
-        hidden = decoder(model)(input_ids=ids, use_cache=False)[0]  # (B, L, H)
-    at = (starts[:, None] + torch.arange(width, device=device)).clamp(max=ids.shape[1] - 1)  # (B, T)
-    return hidden.gather(1, at[:, :, None].expand(-1, -1, hidden.shape[-1]))
+        cache, mask = None, torch.zeros(len(prefixes), 0, dtype=torch.long, device=device)
+        if any(prefixes):
+            ids, mask = pad_left(prefixes, device)  # (P, L')
+            cache = network(input_ids=ids, attention_mask=mask, position_ids=positions(mask), use_cache=True).past_key_values
+        for part in alike(rests):
+            which, ids = torch.tensor([of[i] for i in part], device=device), pad_right([rests[i] for i in part], 0, device)  # (b,), (b, L)
+            mine = selected(cache, which)
+            at = mask.sum(1)[which][:, None] + torch.arange(ids.shape[1], device=device)
+            seen = None if mine is None else torch.cat([mask[which], torch.ones_like(ids)], 1)
+            hidden = network(input_ids=ids, attention_mask=seen, position_ids=at, past_key_values=mine, use_cache=mine is not None)[0]  # (b, L, H)
+            ends = [len(rests[i]) + row * ids.shape[1] for row, i in enumerate(part)]  # the last prompt token predicts the first of the completion
+            lengths = [len(completions[i]) for i in part]
+            places = torch.cat([torch.arange(end - n, end) for end, n in zip(ends, lengths)]).to(device)
+            for i, tokens in zip(part, hidden.flatten(0, 1)[places].split(lengths)):
+                found[i] = tokens
+    return torch.cat(found)
 
 
-def pack(rows: torch.Tensor, completions: list[list[int]]) -> torch.Tensor:
-    """The rows' tokens one after another without padding, (B, T, ...) -> (N, ...)."""
-    return torch.cat([row[: len(c)] for row, c in zip(rows, completions)])
+def alike(rows: list[list[int]]) -> list[list[int]]:
+    """The rows' numbers in parts of like length, none more than a quarter and 8 tokens longer than another of its part."""
+    parts: list[list[int]] = []
+    for i in sorted(range(len(rows)), key=lambda i: len(rows[i])):
+        if not parts or len(rows[i]) > 1.25 * len(rows[parts[-1][0]]) + 8:
+            parts.append([])
+        parts[-1].append(i)
+    return parts
+
+
+def selected(cache: Any, which: torch.Tensor) -> Any:
+    """A cache of some of its rows, or of one several times; the cache itself stays."""
+    if cache is not None:
+        cache = copy.copy(cache)
+        cache.layers = [copy.copy(layer) for layer in cache.layers]
+        cache.batch_select_indices(which)
+    return cache
+
+
+def share(prompts: list[list[int]]) -> tuple[list[list[int]], list[int]]:
+    """(prefixes, which of them each prompt begins with): the rows, sorted, are cut into runs so that the fewest tokens are read when each run
+    reads what all its prompts begin with once. A prompt's last token is never part of it. ([[]], ...) where nothing is in common."""
+    order = sorted(range(len(prompts)), key=lambda i: prompts[i])
+    common = [len(os.path.commonprefix([prompts[i][:-1], prompts[j][:-1]])) for i, j in zip(order, order[1:])]  # of neighbours
+    best, cut = [0], []  # best[n]: tokens saved at most among the first n rows; cut[n - 1]: where their last run begins
+    for n in range(1, len(order) + 1):
+        shared, found = math.inf, [(best[n - 1], n - 1)]
+        for first in range(n - 2, -1, -1):
+            shared = min(shared, common[first])
+            found.append((best[first] + shared * (n - first - 1), first))
+        best.append(max(found)[0])
+        cut.append(max(found)[1])
+    prefixes, of, n = [], [0] * len(prompts), len(order)
+    while n:
+        run = order[cut[n - 1] : n]
+        prefixes.append(os.path.commonprefix([prompts[i][:-1] for i in run]))  # of one: all but its last, so that the rests are of like length
+        for i in run:
+            of[i] = len(prefixes) - 1
+        n = cut[n - 1]
+    return (prefixes, of) if best[-1] else ([[]], [0] * len(prompts))
 
 
 def token_logits(model: Any, hidden: torch.Tensor, temperature: float = 1.0, bf16: bool = False) -> torch.Tensor:
@@ -43,8 +99,9 @@ def token_logits(model: Any, hidden: torch.Tensor, temperature: float = 1.0, bf1
 
 
 def completion_logits(model: Any, prompts: list[list[int]], completions: list[list[int]], temperature: float = 1.0, bf16: bool = False) -> torch.Tensor:
-    """Logits that predict each completion token after its prompt, (B, T, V): the plain way, all of them at once."""
-    return token_logits(model, completion_hidden(model, prompts, completions, bf16), temperature, bf16)
+    """Logits that predict each completion token after its prompt, (B, T, V): the plain way, all of them at once, 0 after a row's end."""
+    logits = token_logits(model, completion_hidden(model, prompts, completions, bf16), temperature, bf16)
+    return torch.nn.utils.rnn.pad_sequence(list(logits.split([len(c) for c in completions])), batch_first=True)
 
 
 def autocast(device: Any, bf16: bool) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from sdpo_lab.scoring import completion_hidden, pack, token_logits
+from sdpo_lab.scoring import completion_hidden, token_logits
 
 
 class Teacher:
@@ -48,7 +48,7 @@ class Teacher:
         """Read the attempts once; the function returned gives the logits of a slice of their tokens, one after another, (C, V)."""
         models = [self.model, self.student] if self.kind == "trust_region" else [self.model]
         with torch.no_grad():
-            hidden = [pack(completion_hidden(m, prompts, completions, bf16), completions) for m in models]
+            hidden = [completion_hidden(m, prompts, completions, bf16) for m in models]
 
         @torch.no_grad()
         def logits(part: slice) -> torch.Tensor:

@@ -25,7 +25,7 @@ from sdpo_lab.objective import Tokens, backward, chunks
 from sdpo_lab.records import History, StepRecord
 from sdpo_lab.reprompt import encode_teacher, reprompt
 from sdpo_lab.rollouts import Rollout, group_rollouts, judge_rollouts, rollout
-from sdpo_lab.scoring import check_scoring, completion_hidden, completion_mask, pack, token_logits
+from sdpo_lab.scoring import check_scoring, completion_hidden, completion_mask, token_logits
 from sdpo_lab.tasks.base import Task, draw_problems
 from sdpo_lab.teachers import Teacher
 
@@ -203,7 +203,7 @@ class SDPOTrainer:
         c, found = self.config, {}
         for rows in self.micro_batches(rollouts):
             completions = [r.completion_ids for r in rows]
-            hidden = pack(completion_hidden(self.model, [prompts[r.problem.id] for r in rows], completions, c.bf16), completions)
+            hidden = completion_hidden(self.model, [prompts[r.problem.id] for r in rows], completions, c.bf16)
             ids = torch.tensor(sum(completions, []), device=hidden.device)
             scores = torch.cat([losses.token_log_probs(token_logits(self.model, hidden[part], c.temperature, c.bf16), ids[part])
                                 for part in chunks(len(ids), self.vocabulary)])
@@ -224,11 +224,11 @@ class SDPOTrainer:
         total, shortened = 0.0, 0
         for rows in self.micro_batches(rollouts):
             completions, at, teacher = [r.completion_ids for r in rows], [place[id(r)] for r in rows], None
-            hidden = pack(completion_hidden(self.model, [prompts[r.problem.id] for r in rows], completions, c.bf16), completions)
+            hidden = completion_hidden(self.model, [prompts[r.problem.id] for r in rows], completions, c.bf16)
             if self.teacher:
                 teacher_prompts, short = zip(*(encode_teacher(self.tokenizer, r, c) for r in rows))
                 teacher, shortened = self.teacher.read(teacher_prompts, completions, c.temperature, c.bf16), shortened + sum(short)
-            tokens = Tokens.of(rows, pack(weights[at], completions), advantages[at], old, hidden)
+            tokens = Tokens.of(rows, torch.cat([weights[i, : len(x)] for i, x in zip(at, completions)]), advantages[at], old, hidden)
             total += backward(c, hidden, student, teacher, tokens, self.vocabulary).item()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), c.max_grad_norm).item()
         good = math.isfinite(total) and math.isfinite(norm)
