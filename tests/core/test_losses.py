@@ -156,3 +156,258 @@ def test_token_weights(normalize, expected):
 def test_unknown_mode_is_refused():
     with pytest.raises(ValueError, match="full_logits.*got 'toplogits'"):
         losses.distillation_loss(*random_pair(1), torch.zeros(2, 3, dtype=torch.long), mode="toplogits")
+
+
+# -- more constants of other implementations -----------------------------------------------------------------------------------------------
+
+
+def test_the_cap_of_the_importance_ratio_has_trls_constants():
+    """TRL's importance_sampling_clipping_caps_token_ratio and compute_loss_applies_importance_sampling_clip (sampled tokens, mean of two)."""
+    weights = losses.importance_weights(torch.tensor([.4, .3]).log(), torch.tensor([.1, .2]).log(), clip=2.0)
+    assert (torch.tensor([1.0, 2.0]) * weights).tolist() == pytest.approx([2, 3])
+    s, t, old = logits([.2, .8], [.4, .6]), logits([.5, .5], [.5, .5]), torch.tensor([[.05, .4]]).double().log()
+    ids = torch.zeros(1, 2, dtype=torch.long)
+    loss = losses.distillation_loss(s, t, ids, mode="sampled_token") * losses.importance_weights(losses.token_log_probs(s, ids), old, clip=2.0)
+    assert loss.mean().item() == pytest.approx(1.576945, abs=1e-6)
+
+
+@pytest.mark.parametrize("normalize", ["all_rows", "active_rows", "active_tokens"])
+def test_a_masked_token_is_ignored(normalize):
+    s, t, ids = logits([.8, .2], [.1, .9]), logits([.5, .5], [.7, .3]), torch.zeros(1, 2, dtype=torch.long)
+    weights = losses.token_weights(torch.tensor([[1.0, 0]]), torch.tensor([True]), normalize)
+    assert (losses.distillation_loss(s, t, ids, mode="full_logits", alpha=0.0) * weights).sum().item() == pytest.approx(.223144, abs=1e-6)
+
+
+def test_the_importance_ratio_has_no_lower_bound_and_no_gradient():
+    new, old = torch.tensor([0.0, 0, 0, -100], requires_grad=True), torch.tensor([-100.0, -.5, 1, 0])
+    weights = losses.importance_weights(new, old, clip=1e12)
+    assert weights.tolist() == pytest.approx([math.exp(20), math.exp(.5), math.exp(-1), math.exp(-20)]) and not weights.requires_grad
+
+
+# -- gradients -----------------------------------------------------------------------------------------------------------------------------
+
+
+def finite_differences(f, x, step=1e-5):
+    """Gradient of the sum of f at x, one entry after the other."""
+    gradient = torch.zeros_like(x)
+    for i in range(x.numel()):
+        delta = torch.zeros_like(x)
+        delta.view(-1)[i] = step
+        gradient.view(-1)[i] = (f(x + delta).sum() - f(x - delta).sum()) / (2 * step)
+    return gradient
+
+
+def gradient(f, x):
+    x = x.clone().requires_grad_()
+    return torch.autograd.grad(f(x).sum(), x)[0]
+
+
+IDS = torch.tensor([[0, 3, 5], [2, 2, 1]])
+MASK = torch.tensor([[1.0, 1, 0], [1, 1, 1]]).double()
+
+
+def at(log_probs, ids=IDS):
+    return log_probs.gather(-1, ids[..., None])[..., 0]
+
+
+@pytest.mark.parametrize("mode", ["full_logits", "topk_logits"])
+@pytest.mark.parametrize("tail", [True, False])
+@pytest.mark.parametrize("alpha", [0.05, 0.3, 0.9])
+def test_gradient_of_every_jensen_shannon_divergence_by_finite_differences(mode, tail, alpha):
+    student, teacher = random_pair(2, v=6)
+    f = lambda x: losses.distillation_loss(x, teacher, IDS, mode=mode, alpha=alpha, top_k=3, add_tail=tail)
+    assert torch.autograd.gradcheck(f, student.requires_grad_(), atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["sampled_token", "sequence"])
+@pytest.mark.parametrize("clip", [None, 0.8])
+def test_gradient_of_a_token_credit_by_finite_differences_with_the_credit_frozen(mode, clip):
+    student, teacher = random_pair(7, v=6)
+    credit = at(teacher.log_softmax(-1)) - at(student.log_softmax(-1))
+    credit = credit if clip is None else credit.clamp(-clip, clip)
+    if mode == "sequence":
+        credit = ((credit * MASK).sum(1) / MASK.sum(1))[:, None].expand(2, 3)
+    expected = finite_differences(lambda x: -credit * at(x.log_softmax(-1)), student)
+    found = gradient(lambda x: losses.distillation_loss(x, teacher, IDS, mode=mode, clip=clip, mask=MASK), student)
+    assert torch.allclose(found, expected, atol=1e-8) and expected.abs().max() > 0.1
+
+
+@pytest.mark.parametrize("support", ["full", "tail", "no tail"])
+def test_gradient_of_a_clipped_divergence_by_finite_differences_with_the_advantage_frozen(support):
+    student, teacher = random_pair(8, v=6)
+    top = student.topk(3).indices
+
+    def probabilities(logits):
+        p = logits.softmax(-1)
+        inside = p.gather(-1, top)
+        mass = inside.sum(-1, keepdim=True)
+        return {"full": p, "tail": torch.cat([inside, 1 - mass], -1), "no tail": inside / mass}[support]
+
+    advantage = (probabilities(teacher) / probabilities(student)).log()
+    assert (advantage.abs() > 0.5).any() and (advantage.abs() < 0.5).any()
+    expected = finite_differences(lambda x: -(probabilities(x) * advantage.clamp(-0.5, 0.5)).sum(-1), student)
+    mode = "full_logits" if support == "full" else "topk_logits"
+    found = gradient(lambda x: losses.distillation_loss(x, teacher, IDS, mode=mode, top_k=3, add_tail=support == "tail", clip=0.5), student)
+    assert torch.allclose(found, expected, atol=1e-8) and expected.abs().max() > 0.1
+
+
+@pytest.mark.parametrize("mode", ["full_logits", "topk_logits", "sampled_token", "sequence"])
+def test_an_importance_weight_multiplies_each_tokens_gradient(mode):
+    student, teacher = random_pair(9, v=6)
+    old = at(student.log_softmax(-1)) - torch.tensor([[.1, 2, -.3], [-1, .5, 0]])
+    weight = (at(student.log_softmax(-1)) - old).exp().clamp(max=1.5)
+    assert (weight == 1.5).sum() == 2
+    alone = gradient(lambda x: losses.distillation_loss(x, teacher, IDS, mode=mode), student)
+    found = gradient(lambda x: losses.distillation_loss(x, teacher, IDS, mode=mode)
+                     * losses.importance_weights(losses.token_log_probs(x, IDS), old, clip=1.5), student)
+    assert torch.allclose(found, weight[..., None] * alone, atol=1e-12)
+
+
+def test_gradient_of_ppos_clip_by_finite_differences_and_where_it_is_nothing():
+    """Ratios inside, above and below the interval, with advantages of either sign: 0 exactly where moving on is not wanted."""
+    student, _ = random_pair(10, v=6)
+    ratio = torch.tensor([[1.1, 1.5, 0.6], [1.1, 1.5, 0.6]]).double()
+    advantage = torch.tensor([[1.0, 1, 1], [-1, -1, -1]]).double() * 0.7
+    old = at(student.log_softmax(-1)) - ratio.log()
+    f = lambda x: losses.policy_loss(x, IDS, advantage, old, epsilon=0.2, epsilon_high=0.28)
+    assert torch.autograd.gradcheck(f, student.clone().requires_grad_(), atol=1e-7)
+    assert torch.allclose(f(student), -0.7 * torch.tensor([[1.1, 1.28, 0.6], [-1.1, -1.5, -0.8]]).double())
+    found = gradient(f, student)
+    assert torch.allclose(found, finite_differences(f, student), atol=1e-8)
+    assert (found.abs().amax(-1) > 0).tolist() == [[True, False, True], [True, True, False]]
+
+
+def test_gradient_of_the_policy_loss_on_policy_by_finite_differences_with_old_frozen():
+    student, _ = random_pair(11, v=6)
+    old, advantage = at(student.log_softmax(-1)), torch.tensor([[1.0], [-0.4]]).double()
+    expected = finite_differences(lambda x: -(at(x.log_softmax(-1)) - old).exp() * advantage, student)
+    assert torch.allclose(gradient(lambda x: losses.policy_loss(x, IDS, advantage), student), expected, atol=1e-8)
+
+
+def test_the_formula_of_the_papers_first_version_fails_where_the_second_passes():
+    """Prop. 2.1: sum over the vocabulary of p log(p/q) grad log p. Version 1 left out the p."""
+    student, teacher = random_pair(12)
+    p, ratio = student.softmax(-1), student.log_softmax(-1) - teacher.log_softmax(-1)
+    grad_log_p = torch.eye(13).double() - p[..., None, :]  # row v: the gradient of log p_v with respect to the logits
+    second, first = (((weight * ratio)[..., None] * grad_log_p).sum(-2) for weight in (p, torch.ones_like(p)))
+    found = gradient(lambda x: losses.distillation_loss(x, teacher, torch.zeros(2, 3, dtype=torch.long), mode="full_logits"), student)
+    assert torch.allclose(found, second, atol=1e-12) and torch.allclose(second, closed_form(p, teacher.softmax(-1), 1.0), atol=1e-12)
+    assert not torch.allclose(found, first, atol=0.1)
+    assert torch.nn.functional.cosine_similarity(found.flatten(), first.flatten(), 0) < 0.9  # nor is it a matter of scale
+
+
+def test_kl_as_an_advantage_has_no_gradient_in_expectation():
+    """The divergence is one number for all tokens: as an advantage of the sampled one it is a baseline, and teaches nothing (radixark/miles #2410).
+    The log-ratio of the sampled token teaches what the divergence's gradient does."""
+    student, teacher = random_pair(13, v=5)
+    student, teacher = student[:1, :1], teacher[:1, :1]
+    p, kl = student.softmax(-1)[0, 0], losses.distillation_loss(student, teacher, torch.zeros(1, 1, dtype=torch.long), mode="full_logits")
+    tokens, ratio = [torch.tensor([[i]]) for i in range(5)], teacher.log_softmax(-1) - student.log_softmax(-1)
+    wrong = sum(p[i] * gradient(lambda x: losses.policy_loss(x, y, -kl), student) for i, y in enumerate(tokens))
+    right = sum(p[i] * gradient(lambda x: losses.policy_loss(x, y, at(ratio, y)), student) for i, y in enumerate(tokens))
+    true = gradient(lambda x: losses.distillation_loss(x, teacher, tokens[0], mode="full_logits"), student)
+    assert kl > 0.1 and wrong.abs().max() < 1e-12 and torch.allclose(right, true, atol=1e-12) and true.abs().max() > 0.05
+
+
+# -- sequence, clip, ends of the family, tail ------------------------------------------------------------------------------------------------
+
+
+def test_sequence_credit_is_the_mean_over_the_mask():
+    student, teacher = random_pair(14, v=6)
+    log_p, ratio = at(student.log_softmax(-1)), at(teacher.log_softmax(-1)) - at(student.log_softmax(-1))
+    loss = losses.distillation_loss(student, teacher, IDS, mode="sequence", mask=MASK)
+    assert torch.allclose(loss[0], -ratio[0, :2].mean() * log_p[0]) and torch.allclose(loss[1], -ratio[1].mean() * log_p[1])
+    assert torch.allclose(losses.distillation_loss(student, teacher, IDS, mode="sequence"), -ratio.mean(1, keepdim=True) * log_p)
+    nothing = losses.distillation_loss(student, teacher, IDS, mode="sequence", mask=torch.zeros(2, 3))
+    assert nothing.abs().max() == 0  # no 0/0
+
+
+def test_a_sequence_of_one_token_is_that_sampled_token():
+    student, teacher = random_pair(15, v=6)
+    teacher, ids = teacher[:, :1], IDS[:, :1]
+    one, seq = (lambda x, mode=mode: losses.distillation_loss(x, teacher, ids, mode=mode, clip=0.4) for mode in ("sampled_token", "sequence"))
+    assert torch.equal(one(student[:, :1]), seq(student[:, :1])) and torch.equal(gradient(one, student[:, :1]), gradient(seq, student[:, :1]))
+
+
+@pytest.mark.parametrize("mode", ["full_logits", "topk_logits", "sampled_token", "sequence"])
+def test_padding_and_what_stands_in_it_change_nothing(mode):
+    student, teacher = random_pair(16, v=6)
+    mask, active = torch.cat([MASK, torch.zeros(2, 2)], 1), torch.tensor([True, True])
+    results = []
+    for junk in (0.0, 50.0):
+        x, q = (torch.cat([logits, torch.full((2, 2, 6), junk).double() * torch.arange(6)], 1) for logits in (student, -teacher))
+        ids = torch.cat([IDS, torch.full((2, 2), int(junk) % 6)], 1)
+        for n in (3, 4, 5):
+            weights = losses.token_weights(mask[:, :n], active, "all_rows")
+            f = lambda logits: losses.distillation_loss(logits, q[:, :n], ids[:, :n], mode=mode, mask=mask[:, :n]) * weights
+            results.append((f(x[:, :n]).sum(), gradient(f, x[:, :n])[:, :3]))
+            assert (gradient(f, x[:, :n]) * (1 - mask[:, :n, None])).abs().max() == 0
+    for value, grad in results:
+        assert torch.allclose(value, results[0][0], atol=1e-14) and torch.allclose(grad, results[0][1], atol=1e-14)
+
+
+@pytest.mark.parametrize("fields", [dict(mode="full_logits"), dict(top_k=4), dict(top_k=4, add_tail=False), dict(mode="sampled_token"),
+                                    dict(mode="sequence")])
+def test_a_clip_out_of_reach_is_none_in_value_and_gradient(fields):
+    """With it the loss is written as a surrogate, whose gradient is another expression: equal because the sum of grad p is 0."""
+    student, teacher = random_pair(17)
+    ids = torch.randint(13, (2, 3), generator=torch.Generator().manual_seed(0))
+    without, out_of_reach, within = (lambda x, clip=clip: losses.distillation_loss(x, teacher, ids, clip=clip, **fields) for clip in (None, 1e3, 0.3))
+    assert torch.allclose(without(student), out_of_reach(student), atol=1e-12)
+    assert torch.allclose(gradient(without, student), gradient(out_of_reach, student), atol=1e-12)
+    assert not torch.allclose(gradient(without, student), gradient(within, student), atol=1e-2)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 0.999])
+@pytest.mark.parametrize("mode", ["full_logits", "topk_logits"])
+def test_a_clip_is_refused_where_the_log_ratio_is_not_the_advantage(alpha, mode):
+    with pytest.raises(ValueError, match=f"clip=5.0 needs alpha=1, got {alpha}"):
+        losses.distillation_loss(*random_pair(1), torch.zeros(2, 3, dtype=torch.long), mode=mode, alpha=alpha, clip=5.0)
+
+
+def test_a_clipped_log_ratio_is_never_beyond_the_clip_and_never_nan():
+    student, teacher = torch.tensor([-torch.inf, -1, -30, -2, -0.1]), torch.tensor([-torch.inf, -torch.inf, -1, -2.5, -40])
+    assert losses.log_ratio(student, teacher, 5.0).tolist() == pytest.approx([0, -5, 5, -.5, -5])
+
+
+def test_the_jensen_shannon_family_tends_to_nothing_at_both_ends_where_it_jumps_to_a_divergence():
+    p, q = (x.log_softmax(-1) for x in random_pair(18, scale=1.0))
+    forward, reverse = losses.divergence(p, q, 0.0), losses.divergence(p, q, 1.0)
+    for a in (1e-3, 1e-5):
+        assert torch.allclose(losses.divergence(p, q, a) / a, forward, rtol=20 * a)
+        assert torch.allclose(losses.divergence(p, q, 1 - a) / a, reverse, rtol=20 * a)
+    middle = losses.divergence(p, q, 0.5)
+    assert torch.allclose(middle, losses.divergence(q, p, 0.5)) and (middle <= math.log(2)).all()  # symmetric, and bounded
+    assert (losses.divergence(p, q, 1e-3) < middle).all() and (middle < forward).all() and (middle < reverse).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_least_tail_has_the_released_codes_mass_and_no_gradient(dtype):
+    sharp, even = torch.tensor([[[60.0, 0, 0, 0]]], dtype=dtype), torch.zeros(1, 1, 4, dtype=dtype)
+    assert losses.tail(sharp.log_softmax(-1)).item() == pytest.approx(-16.118, abs=1e-3)
+    f = lambda x: losses.distillation_loss(x, even, torch.zeros(1, 1, dtype=torch.long), alpha=0.0, top_k=1)
+    assert f(sharp).item() == pytest.approx(.25 * math.log(.25) + .75 * math.log(.75 / 1e-7), rel=1e-6)
+    assert gradient(f, sharp).abs().max() < 1e-12  # that of the one token is p - 1 = 0; with the tail's it would be .75
+    unclamped = gradient(f, sharp / 6)
+    assert unclamped[0, 0, 0].item() == pytest.approx(.75, abs=1e-2)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), st.floats(0.1, 12), st.sampled_from([torch.float32, torch.float64]))
+def test_the_tail_is_a_probability_with_a_least_mass_and_the_support_sums_to_one(seed, scale, dtype):
+    student, teacher = (x.to(dtype) for x in random_pair(seed, scale=scale))
+    for k in (1, 5, 12, 13, 40):
+        for add_tail in (True, False):
+            for log_probs in losses.top_k_support(student, teacher, k, add_tail):
+                assert log_probs.shape[-1] == min(k, 13) + add_tail and torch.isfinite(log_probs).all() and (log_probs <= 1e-6).all()
+                assert (log_probs.exp().sum(-1) - 1).abs().max() < (1e-6 if dtype == torch.float64 else 1e-4)
+                assert not add_tail or (log_probs[..., -1] >= math.log(1e-7) - 1e-5).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from([0.0, 0.3, 0.5, 1.0]))
+def test_the_bound_rises_with_k_and_one_renormalised_token_says_nothing(seed, alpha):
+    student, teacher = random_pair(seed)
+    some = [losses.distillation_loss(student, teacher, IDS, alpha=alpha, top_k=k) for k in range(1, 13)]
+    assert all((b >= a - 1e-6).all() for a, b in zip(some, some[1:]))
+    assert losses.distillation_loss(student, teacher, IDS, alpha=alpha, top_k=1, add_tail=False).abs().max() < 1e-12
