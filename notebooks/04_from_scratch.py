@@ -14,7 +14,7 @@
 # > **What you will see.** The whole method, written function by function in fewer than eighty lines of PyTorch. It teaches a small model an API it
 # > does not know, and in the end it is held against the package's trainer: the same losses and the same weights, to a millionth.
 # >
-# > **Time.** About a minute on 2 CPU cores, all cells; about the same on a T4 (estimated: the notebook keeps to the CPU).
+# > **Time.** Less than a minute on 2 CPU cores, all cells; the same on a T4 (estimated: the notebook keeps to the CPU).
 # >
 # > **You need** a PyTorch training loop and a softmax. What SDPO is for is in `00_quickstart`; no reinforcement learning.
 #
@@ -52,6 +52,7 @@ import sdpo_lab as lab
 from sdpo_lab import checks
 
 began = time.perf_counter()
+torch.set_num_threads(1)  # matrices this small are not worth a second core
 
 # %% [markdown]
 # The small world of the quickstart: a model that writes calls, and an API whose argument names it does not know.

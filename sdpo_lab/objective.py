@@ -32,15 +32,17 @@ class Tokens:
 
     @classmethod
     def of(cls, attempts: list[Rollout], weights: torch.Tensor, advantages: torch.Tensor, old: dict[int, torch.Tensor], hidden: torch.Tensor) -> Tokens:
-        """Of whole attempts: `advantages` one each, `old` log-probabilities by their id(); device and dtype as `hidden`."""
+        """Of whole attempts: `advantages` one each, `old` log-probabilities by their id(); where `hidden` is, in float32 or better."""
         lengths = torch.tensor([len(r.completion_ids) for r in attempts])
 
-        def spread(values: torch.Tensor) -> torch.Tensor:  # one value an attempt to all of its tokens
-            return values.repeat_interleave(lengths).to(hidden.device)
+        exact = dict(device=hidden.device, dtype=torch.promote_types(hidden.dtype, torch.float32))
 
-        return cls(ids=torch.tensor(sum((r.completion_ids for r in attempts), []), device=hidden.device), rows=spread(torch.arange(len(attempts))),
-                   weights=weights.to(hidden), shown=spread(torch.tensor([float(r.shown) for r in attempts])).to(hidden),
-                   rewards=spread(advantages).to(hidden), old=torch.cat([old[id(r)] for r in attempts]) if old else None)
+        def spread(values: torch.Tensor) -> torch.Tensor:  # one value an attempt to all of its tokens
+            return values.repeat_interleave(lengths)
+
+        return cls(ids=torch.tensor(sum((r.completion_ids for r in attempts), []), device=hidden.device), rows=spread(torch.arange(len(attempts))).to(hidden.device),
+                   weights=weights.to(**exact), shown=spread(torch.tensor([float(r.shown) for r in attempts])).to(**exact),
+                   rewards=spread(advantages).to(**exact), old=torch.cat([old[id(r)] for r in attempts]) if old else None)
 
     def __getitem__(self, part: slice) -> Tokens:
         return Tokens(*(None if x is None else x[part] for x in vars(self).values()))
@@ -61,7 +63,8 @@ def backward(config: SDPOConfig, hidden: torch.Tensor, student: Callable, teache
         loss.backward()
         gradients.append(leaf.grad)
         total = total + loss.detach()
-    hidden.backward(torch.cat(gradients))
+    if hidden.requires_grad:  # not where the head alone trains
+        hidden.backward(torch.cat(gradients))
     return total
 
 
@@ -81,9 +84,9 @@ def token_losses(c: SDPOConfig, student: torch.Tensor, teacher: torch.Tensor | N
     clips = dict(old_log_probs=t.old, epsilon=c.epsilon, epsilon_high=c.epsilon_high)
     if teacher is None:
         return losses.policy_loss(student, t.ids, t.rewards, **clips)
-    share = c.advantage_lambda or 1 - c.distillation_weight  # GRPO's
-    log_prob = losses.token_log_probs(student, t.ids)
-    credit = t.credit
+    share, credit = c.advantage_lambda or 1 - c.distillation_weight, t.credit  # share: GRPO's
+    weighed = t.old is not None and c.distillation_is_clip is not None
+    log_prob = losses.token_log_probs(student, t.ids) if weighed or c.distillation_mode in ("sampled_token", "sequence") else None
     if c.distillation_mode == "sampled_token":
         credit = losses.log_ratio(log_prob, losses.token_log_probs(teacher, t.ids), c.advantage_clip)
     if credit is not None and c.advantage_lambda:
@@ -93,7 +96,7 @@ def token_losses(c: SDPOConfig, student: torch.Tensor, teacher: torch.Tensor | N
     else:
         loss = losses.distillation_loss(student, teacher, t.ids, mode=c.distillation_mode, alpha=c.distillation_alpha, top_k=c.distillation_topk,
                                         add_tail=c.distillation_add_tail, clip=c.advantage_clip)
-    if t.old is not None and c.distillation_is_clip is not None:
+    if weighed:
         loss = loss * losses.importance_weights(log_prob, t.old, c.distillation_is_clip)
     loss = (1 - share) * t.shown * loss
     return loss + share * losses.policy_loss(student, t.ids, t.rewards, **clips) if share else loss

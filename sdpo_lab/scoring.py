@@ -137,5 +137,5 @@ def check_scoring(model: Any) -> None:
 
 
 def completion_mask(completions: list[list[int]], device: Any = "cpu") -> torch.Tensor:
-    """1 where there is a token, the end token included, (B, T) float."""
-    return pad_right([[1] * len(c) for c in completions], 0, device).float()
+    """1 where there is a token, the end token included, (B, T) float64."""
+    return pad_right([[1] * len(c) for c in completions], 0, device).double()

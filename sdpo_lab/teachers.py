@@ -76,8 +76,9 @@ class Teacher:
 
 
 def lora_b(name: str) -> str:
-    """The name of the factor B that belongs to a factor A; "" for any other name."""
-    return name.replace(".lora_A.", ".lora_B.") if ".lora_A." in name else ""
+    """The name of the factor B that belongs to a factor A, of a linear layer or an embedding; "" for any other name."""
+    other = name.replace(".lora_A.", ".lora_B.").replace(".lora_embedding_A.", ".lora_embedding_B.")
+    return other if other != name else ""
 
 
 def follow_product(a: torch.Tensor, b: torch.Tensor, new_a: torch.Tensor, new_b: torch.Tensor, rate: float) -> None:

@@ -21,6 +21,15 @@ CELLS = jupytext.read(ROOT / "notebooks" / "04_from_scratch.py", fmt="py:percent
 EXERCISES = ("reprompt", "score", "kl")
 
 
+@pytest.fixture
+def one_thread():
+    """Matrices this small are not worth a second core, and on a busy machine two threads wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def definitions() -> dict[str, str]:
     """The source of everything that sdpo_min.py defines, decorators included, by name and in order."""
     lines, found = FILE.read_text().splitlines(), {}
@@ -171,7 +180,7 @@ BREAKS = {
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_the_last_assertion_of_the_notebook_finds_a_broken_line():
+def test_the_last_assertion_of_the_notebook_finds_a_broken_line(one_thread):
     """The notebook up to section 8 once; then for every broken line its cell anew, and section 10."""
     sections, code = 0, {}
     for c in CELLS:

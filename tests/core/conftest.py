@@ -28,3 +28,12 @@ def tiny(tiny_original):
     random.seed(0)
     model, tokenizer = tiny_original
     return copy.deepcopy(model), tokenizer
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Matrices of 32 columns gain nothing from a second thread, and lose much where something else uses the cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -78,3 +78,39 @@ def test_a_run_from_a_trained_adapter_starts_with_that_teacher(tiny):
         assert torch.equal(trainer.teacher.model(ids).logits, was) and not torch.equal(model(ids).logits, was)
         with model.disable_adapter():
             assert not torch.allclose(model(ids).logits, was, atol=1e-3)
+
+
+@pytest.mark.parametrize("where", ["head", "embedding"])
+def test_training_only_the_head_or_an_adapter_on_the_embedding(tiny, where):
+    """Nothing below the head has a gradient in the one case; in the other the factors have names of their own."""
+    from peft import LoraConfig
+
+    _, tokenizer = tiny
+    model = random_model("llama", tokenizer)
+    if where == "head":
+        model.requires_grad_(False)
+        model.lm_head.requires_grad_(True)
+    else:
+        model = add_adapter(model, LoraConfig(r=2, target_modules=["embed_tokens"], task_type="CAUSAL_LM"))
+    trainer = lab.SDPOTrainer(model, tokenizer, Vowels(), lab.SDPOConfig.preset("laptop", **SMALL, teacher_update_rate=0.5))
+    exact = None
+    for _ in range(3):
+        trainer.step()
+        if where == "embedding":
+            a, b = (p.detach() for name, p in model.named_parameters() if p.requires_grad)
+            exact = 0.5 * b @ a if exact is None else 0.5 * exact + 0.5 * b @ a
+            ((mine_a, mine_b),) = trainer.teacher.lora_pairs()
+            assert mine_a.shape == (4, 400) and (mine_b @ mine_a - exact).norm() < 0.02 * exact.norm()
+    assert trainer.optimizer_steps == 3
+
+
+def test_weights_of_tokens_stay_exact_on_a_half_precision_base(tiny):
+    """A third in bfloat16 is 0.334: the loss must be that of the float32 formula on the same hidden states."""
+    from sdpo_lab.objective import Tokens
+    from sdpo_lab.rollouts import Rollout
+    from sdpo_lab.tasks import Problem
+
+    rollouts = [Rollout(Problem("p", []), i, "", [1], shown_feedback="x") for i in range(3)]
+    tokens = Tokens.of(rollouts, torch.full((3,), 1 / 3, dtype=torch.float64), torch.full((3,), 2 / 3, dtype=torch.float64), {}, torch.zeros(3, 8).bfloat16())
+    assert tokens.weights.dtype == tokens.rewards.dtype == tokens.shown.dtype == torch.float32
+    assert tokens.weights[0].item() == pytest.approx(1 / 3, abs=1e-7) and tokens.rewards[0].item() == pytest.approx(2 / 3, abs=1e-7)

@@ -72,7 +72,8 @@ def test_micro_batches_change_nothing(fresh, fields):
     grads = []
     for size in (64, 3, 1):
         m = copy.deepcopy(model)
-        t = lab.SDPOTrainer(m, tokenizer, Vowels(), lab.SDPOConfig.preset("laptop", **{**SMALL, "per_device_train_batch_size": size, **fields}))
+        t = lab.SDPOTrainer(m, tokenizer, Vowels(), lab.SDPOConfig.preset("laptop", **{**SMALL, "per_device_train_batch_size": size, "learning_rate": 1.0,
+                                                                                         "max_grad_norm": 1e9, **fields}))
         t.optimizer = torch.optim.SGD(m.parameters(), lr=1.0)  # Adam would turn rounding into full steps
         record = t.step(copy.deepcopy(rollouts))
         grads.append((record.loss, weights(m)))
