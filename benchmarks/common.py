@@ -46,8 +46,8 @@ def matrix_speed(size: int = 1024) -> float:
     return size**3 / min(times)
 
 
-def write(name: str, rows: list[dict[str, Any]], **settings: Any) -> None:
-    """`results/NAME.json`, with what decides the numbers."""
+def write(name: str, rows: list[dict[str, Any]], shown: str, **settings: Any) -> None:
+    """`results/NAME.json`, with what decides the numbers; and the table `shown`, printed and put into README.md."""
     from sdpo_lab.records import software
 
     versions = software()
@@ -59,6 +59,11 @@ def write(name: str, rows: list[dict[str, Any]], **settings: Any) -> None:
     RESULTS.mkdir(exist_ok=True)
     result = {"benchmark": name, "cores": CORES, "processor": platform.machine(), "versions": versions, **settings, "rows": rows}
     (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    readme = Path(__file__).parent / "README.md"
+    before, rest = readme.read_text(encoding="utf-8").split(f"<!-- {name} -->\n")
+    after = rest.split(f"<!-- /{name} -->")[1]
+    readme.write_text(f"{before}<!-- {name} -->\n{shown}\n<!-- /{name} -->{after}", encoding="utf-8")
+    print(shown)
 
 
 def table(columns: dict[str, str], rows: list[dict[str, Any]]) -> str:

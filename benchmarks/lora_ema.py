@@ -7,14 +7,10 @@ together. "no average": the error of the student's own product in the teacher's 
 
 from __future__ import annotations
 
-import json
-import os
-from pathlib import Path
-
 import torch
+from common import table, write
 
 import sdpo_lab as lab
-from sdpo_lab.records import software
 
 STEPS, REPORT = 60, (5, 20, 60)
 
@@ -27,7 +23,6 @@ def error(found: list[tuple[torch.Tensor, torch.Tensor]], exact: list[torch.Tens
 
 def main() -> None:
     rows = []
-    print("| rank | learning rate | teacher rate | step | our teacher | factors one by one | no average |\n|---|---|---|---|---|---|---|")
     for rank, learning_rate, rate in ((8, 1e-3, 0.01), (8, 1e-3, 0.05), (8, 5e-3, 0.01), (2, 5e-3, 0.01)):
         model, tokenizer = lab.load_model(lora=rank)
         config = lab.SDPOConfig.preset("laptop", generation_batch_size=32, learning_rate=learning_rate, teacher_update_rate=rate)
@@ -49,9 +44,9 @@ def main() -> None:
             if step in REPORT:
                 row = dict(rank=rank, learning_rate=learning_rate, rate=rate, step=step, ours=error(mine, exact), factors=error(factors, exact), none=error(pairs, exact))
                 rows.append(row)
-                print("| {rank} | {learning_rate:g} | {rate:g} | {step} | {ours:.2%} | {factors:.1%} | {none:.0%} |".format(**row), flush=True)
-    result = {"benchmark": "lora_ema", "rows": rows, "versions": software(), "cores": len(os.sched_getaffinity(0))}
-    (Path(__file__).parent / "results" / "lora_ema.json").write_text(json.dumps(result, indent=1) + "\n")
+                print(row, flush=True)
+    write("lora_ema", rows, table({"rank": "{rank}", "learning rate": "{learning_rate:g}", "teacher rate": "{rate:g}", "step": "{step}", "our teacher": "{ours:.2%}",
+                                   "factors one by one": "{factors:.1%}", "no average": "{none:.0%}"}, rows))
 
 
 if __name__ == "__main__":

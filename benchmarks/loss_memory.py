@@ -150,8 +150,7 @@ def main() -> None:
                     assert abs(a - b) <= tolerance + 1e-5 * abs(b), f"{mode}, {tokens} tokens: {what} {a} and TRL's {b}"
             rows.append(row)
             print(table(COLUMNS, rows).splitlines()[-1], flush=True)
-    print("\n" + table(COLUMNS, rows))
-    write("loss_memory", rows, repeat=options.repeat, vocabulary=VOCABULARY, hidden=HIDDEN, attempts=ROWS)
+    write("loss_memory", rows, table(COLUMNS, rows), repeat=options.repeat, vocabulary=VOCABULARY, hidden=HIDDEN, attempts=ROWS)
     missed = [f"{r['tokens']} {r['mode']}" for r in rows if r["tokens"] == 1536 and (r["memory"] > 0.25 or r["seconds"] > TIME[r["mode"]])]
     print("within the limits at 1,536 tokens" if not missed else f"over the limits: {', '.join(missed)}")
 

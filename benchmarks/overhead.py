@@ -92,8 +92,7 @@ def main() -> None:
         print(json.dumps(one(*options.one)))
         return
     rows = [in_a_process(__file__, length, options.steps) for length in options.lengths]
-    print(table(COLUMNS, rows))
-    write("overhead", rows, steps=options.steps)
+    write("overhead", rows, table(COLUMNS, rows), steps=options.steps)
 
 
 if __name__ == "__main__":

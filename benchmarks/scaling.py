@@ -86,13 +86,13 @@ def main() -> None:
         print(json.dumps({"loss": loss, "step": step}[kind](*map(int, numbers))))
         return
     memory = [in_a_process(__file__, "loss", v) for v in VOCABULARIES]
-    print(table({"vocabulary": "{vocabulary:,}", "extra MiB": "{extra:,.0f}", "of that one gradient of the head": "{head:,.0f}", "rest, in chunks of logits": "{chunks:.1f}",
-                 "all logits once MiB": "{all_logits:,.0f}"}, memory), "\n")
     groups = over_linear([in_a_process(__file__, "step", g, 64) for g in GROUPS], "group")
-    print(table({"group size": "{group}", "s a step": "{seconds:.2f}", "over linear": "{over}", "extra MiB": "{extra:,.0f}"}, groups), "\n")
     lengths = over_linear([in_a_process(__file__, "step", 8, n) for n in LENGTHS], "length")
-    print(table({"new tokens": "{length}", "s a step": "{seconds:.2f}", "over linear": "{over}", "extra MiB": "{extra:,.0f}"}, lengths))
-    write("scaling", [*memory, *groups, *lengths])
+    shown = [table({"vocabulary": "{vocabulary:,}", "extra MiB": "{extra:,.0f}", "of that one gradient of the head": "{head:,.0f}", "rest, in chunks of logits": "{chunks:.1f}",
+                    "all logits once MiB": "{all_logits:,.0f}"}, memory)]
+    for heading, by, rows in (("group size", "group", groups), ("new tokens", "length", lengths)):
+        shown.append(table({heading: f"{{{by}:,}}", "s a step": "{seconds:.2f}", "over linear": "{over}", "extra MiB": "{extra:,.0f}"}, rows))
+    write("scaling", [*memory, *groups, *lengths], "\n\n".join(shown))
 
 
 if __name__ == "__main__":

@@ -136,9 +136,9 @@ def main() -> None:
         rows.append({"method": method, "ratio": statistics.median(ratios), "lowest": min(ratios), "highest": max(ratios), "floor": floor() if method == "sdpo" else float("nan")}
                     | {library: statistics.median(p[library]["seconds"] for p in pairs) for library in ("ours", "trl")}
                     | {f"{library}_tokens": statistics.median(p[library]["tokens"] for p in pairs) for library in ("ours", "trl")})
-    print(table({"method": "{method}", "s a step": "{ours:.2f}", "TRL s": "{trl:.2f}", "ratio, median of pairs": "{ratio:.2f}", "from": "{lowest:.2f}", "to": "{highest:.2f}",
-                 "tokens an attempt": "{ours_tokens:.1f}", "TRL": "{trl_tokens:.1f}", "floor s": "{floor:.2f}"}, rows))
-    write("step_time", rows, pairs=options.pairs, steps=options.steps)
+    write("step_time", rows, table({
+        "method": "{method}", "s a step": "{ours:.2f}", "TRL s": "{trl:.2f}", "ratio, median of pairs": "{ratio:.2f}", "from": "{lowest:.2f}", "to": "{highest:.2f}",
+        "tokens an attempt": "{ours_tokens:.1f}", "TRL": "{trl_tokens:.1f}", "floor s": "{floor:.2f}"}, rows), pairs=options.pairs, steps=options.steps)
 
 
 if __name__ == "__main__":

@@ -116,12 +116,32 @@ def decoder(model: Any) -> Any:
 def head(model: Any, hidden: torch.Tensor) -> torch.Tensor:
     """Hidden states to logits, with the final soft cap (Gemma) or scale (Cohere, Granite) where the model has one."""
     base = getattr(model, "get_base_model", lambda: model)()
-    logits, config = base.get_output_embeddings()(hidden), base.config
+    linear, config = base.get_output_embeddings(), base.config
+    plain = type(linear) is torch.nn.Linear and linear.bias is None and linear.weight.dtype == hidden.dtype and not torch.is_autocast_enabled(hidden.device.type)
+    logits = Project.apply(hidden, linear.weight) if plain else linear(hidden)
     if getattr(config, "final_logit_softcapping", None):
         logits = config.final_logit_softcapping * torch.tanh(logits / config.final_logit_softcapping)
     if getattr(config, "logit_scale", None):
         logits = logits * config.logit_scale
     return logits / config.logits_scaling if getattr(config, "logits_scaling", None) else logits
+
+
+class Project(torch.autograd.Function):
+    """hidden @ weight.T, (..., H), (V, H) -> (..., V), whose backward adds to `weight.grad` in place: for a chunk of tokens a gradient of the
+    head's size beside the sum of them is most of the memory, and adding it a good part of the time."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(hidden, weight)
+        return hidden @ weight.T
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        hidden, weight = ctx.saved_tensors
+        if weight.requires_grad:
+            weight.grad = torch.zeros_like(weight) if weight.grad is None else weight.grad
+            weight.grad.addmm_(gradient.flatten(0, -2).T, hidden.flatten(0, -2))
+        return gradient @ weight, None
 
 
 def check_scoring(model: Any) -> None:

@@ -32,7 +32,8 @@ def tiny(tiny_original):
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread():
-    """Matrices of 32 columns gain nothing from a second thread, and lose much where something else uses the cores."""
+    """Matrices of 32 columns gain nothing from a second thread, and lose much where something else uses the cores; and equal to the
+    last bit means equal only where a sum is always cut the same way."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -58,27 +58,22 @@ def same(one, two):
 
 def test_a_new_process_goes_on_bit_for_bit(tiny, tmp_path, root):
     """Every teacher, full weights and LoRA: 2 + 2 steps with a process between them are 4 steps."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # in both processes
-    try:
-        whole = {}
-        for name, fields in RUNS.items():
-            for lora in (None, 4):
-                whole[name, lora] = trainer(tiny, lora, **fields)
-                whole[name, lora].train(4, changes=CHANGES, progress=False)
-                half = trainer(tiny, lora, **fields)
-                half.train(2, progress=False)
-                half.save(tmp_path / f"{name} {lora}")
-        folders = [str(tmp_path / f"{name} {lora}") for name, lora in whole]
-        run = subprocess.run([sys.executable, "-c", GO_ON.replace("CHANGES", repr(CHANGES)), *folders], cwd=root, capture_output=True, text=True)
-        assert run.returncode == 0, run.stderr
-        for folder, expected in zip(folders, whole.values()):
-            same(lab.SDPOTrainer.resume(folder, task=Vowels()), expected)
-            before = copy.deepcopy(checkpoints.trainable(expected.model))
-            expected.step()  # the runs do go on
-            assert any(not torch.equal(before[n], p) for n, p in checkpoints.trainable(expected.model).items()) or expected.history[-1].metrics["skipped"]
-    finally:
-        torch.set_num_threads(threads)
+    whole = {}
+    for name, fields in RUNS.items():
+        for lora in (None, 4):
+            whole[name, lora] = trainer(tiny, lora, **fields)
+            whole[name, lora].train(4, changes=CHANGES, progress=False)
+            half = trainer(tiny, lora, **fields)
+            half.train(2, progress=False)
+            half.save(tmp_path / f"{name} {lora}")
+    folders = [str(tmp_path / f"{name} {lora}") for name, lora in whole]
+    run = subprocess.run([sys.executable, "-c", GO_ON.replace("CHANGES", repr(CHANGES)), *folders], cwd=root, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    for folder, expected in zip(folders, whole.values()):
+        same(lab.SDPOTrainer.resume(folder, task=Vowels()), expected)
+        before = copy.deepcopy(checkpoints.trainable(expected.model))
+        expected.step()  # the runs do go on
+        assert any(not torch.equal(before[n], p) for n, p in checkpoints.trainable(expected.model).items()) or expected.history[-1].metrics["skipped"]
 
 
 def test_a_checkpoint_holds_safetensors_and_json_and_nothing_else(tiny, tmp_path):

@@ -18,15 +18,6 @@ SMALL = dict(generation_batch_size=8, num_generations=4, max_completion_length=1
 MODES = ("full_logits", "topk_logits", "sampled_token", "sequence")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Numbers this small are not worth dividing; and equal means equal only where a sum is always cut the same way."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 class Vowels:
     """Rewards an even number of vowels; the feedback counts them, whatever the reward."""
 

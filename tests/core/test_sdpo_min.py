@@ -76,15 +76,6 @@ class Reference:
 
 
 @pytest.fixture(scope="module")
-def one_thread():
-    """Matrices this small are not worth a second core, and on a busy machine two threads wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
 def reference(tiny_original, one_thread):
     return Reference(*tiny_original)
 
