@@ -21,7 +21,7 @@
 # The method is SDPO, *Self-Distillation Policy Optimization* ([arXiv 2601.20802](https://arxiv.org/abs/2601.20802)). In one sentence: the same
 # model, shown what went wrong, scores its own attempt again token by token, and is then trained towards that better-informed self.
 #
-# **Where to go from here.** *Fifteen minutes:* this notebook. *With your hands on the knobs:* `05_live_training`.
+# **Where to go from here.** *Fifteen minutes:* this notebook. *Written from nothing:* `04_from_scratch`. *With your hands on the knobs:* `05_live_training`.
 # *Into the code:* [the rooms of `sdpo_lab/`](https://github.com/sdpo-lab/sdpo_lab#the-house), in the order data flows through them.
 
 # %%
