@@ -58,7 +58,7 @@ def write(name: str, rows: list[dict[str, Any]], shown: str, **settings: Any) ->
             pass
     RESULTS.mkdir(exist_ok=True)
     result = {"benchmark": name, "cores": CORES, "processor": platform.machine(), "versions": versions, **settings, "rows": rows}
-    (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     readme = Path(__file__).parent / "README.md"
     before, rest = readme.read_text(encoding="utf-8").split(f"<!-- {name} -->\n")
     after = rest.split(f"<!-- /{name} -->")[1]

@@ -31,6 +31,7 @@ from sdpo_lab.config import SDPOConfig
 from sdpo_lab.models import add_adapter, pick_device
 from sdpo_lab.records import History, StepRecord, software
 from sdpo_lab.rollouts import Rollout
+from sdpo_lab.scoring import unwrapped
 from sdpo_lab.tasks import TASKS, load_task
 from sdpo_lab.tasks.base import Problem, Task
 
@@ -138,7 +139,8 @@ def check_folder(trainer: SDPOTrainer, run: Path, overwrite: bool) -> Path | Non
     """The last checkpoint in the folder, if any."""
     if run.exists() and not run.is_dir():
         raise ValueError(f"{str(run)!r} is a file; name a folder")
-    strange = [p.name for p in run.glob("*") if not p.name.startswith(("checkpoint-", "latest."))]
+    # folders named checkpoint-... are others' too, of transformers for one, and what a save leaves behind it deletes
+    strange = [p.name for p in run.glob("*") if not (p.name.startswith("latest.") or p.name.endswith(".partial") or (p / "state.json").exists())]
     if strange:
         raise ValueError(f"{str(run)!r} holds {strange[0]!r}, which no run of sdpo_lab wrote; name a new or an empty folder")
     if not (run / "latest.json").exists():
@@ -196,11 +198,6 @@ def find_task(saved: dict[str, Any], given: Task | None) -> Task:
 
 
 # the model without its weights
-
-
-def unwrapped(model: Any) -> Any:
-    """The transformers model inside a peft one, or the model itself."""
-    return getattr(model, "get_base_model", lambda: model)()
 
 
 def adapter(model: Any) -> dict[str, Any] | None:

@@ -166,7 +166,6 @@ TEMPLATES = {"reprompt_template": ("prompt", "solution", "feedback"), "solution_
              "attempt_template": ("previous_attempt",), "feedback_template": ("feedback_raw",)}
 
 
-
 def on_policy(c: SDPOConfig) -> bool:
     """One optimiser step a batch: the ratio p / p_old is 1."""
     return c.steps_per_generation * c.num_iterations == 1

@@ -41,7 +41,7 @@ class Tokens:
         def spread(values: torch.Tensor) -> torch.Tensor:  # one value an attempt to all of its tokens
             return values.repeat_interleave(lengths)
 
-        return cls(ids=torch.tensor(sum((r.completion_ids for r in attempts), []), device=hidden.device), rows=spread(torch.arange(len(attempts))).to(hidden.device),
+        return cls(ids=torch.tensor([i for r in attempts for i in r.completion_ids], device=hidden.device), rows=spread(torch.arange(len(attempts))).to(hidden.device),
                    weights=weights.to(**exact), shown=spread(torch.tensor([float(r.shown) for r in attempts])).to(**exact),
                    rewards=spread(advantages).to(**exact), old=torch.cat([old[id(r)] for r in attempts]) if old else None)
 

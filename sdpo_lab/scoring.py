@@ -78,8 +78,9 @@ def share(prompts: list[list[int]]) -> tuple[list[list[int]], list[int]]:
         for first in range(n - 2, -1, -1):
             shared = min(shared, common[first])
             found.append((best[first] + shared * (n - first - 1), first))
-        best.append(max(found)[0])
-        cut.append(max(found)[1])
+        saved, first = max(found)
+        best.append(saved)
+        cut.append(first)
     prefixes, of, n = [], [0] * len(prompts), len(order)
     while n:
         run = order[cut[n - 1] : n]
@@ -110,12 +111,17 @@ def autocast(device: Any, bf16: bool) -> Any:
 
 def decoder(model: Any) -> Any:
     """The network below the head, for plain and for adapted (peft) models."""
-    return getattr(model, "get_base_model", lambda: model)().get_decoder()
+    return unwrapped(model).get_decoder()
+
+
+def unwrapped(model: Any) -> Any:
+    """The transformers model inside a peft one, or the model itself."""
+    return getattr(model, "get_base_model", lambda: model)()
 
 
 def head(model: Any, hidden: torch.Tensor) -> torch.Tensor:
     """Hidden states to logits, with the final soft cap (Gemma) or scale (Cohere, Granite) where the model has one."""
-    base = getattr(model, "get_base_model", lambda: model)()
+    base = unwrapped(model)
     linear, config = base.get_output_embeddings(), base.config
     plain = type(linear) is torch.nn.Linear and linear.bias is None and linear.weight.dtype == hidden.dtype and not torch.is_autocast_enabled(hidden.device.type)
     logits = Project.apply(hidden, linear.weight) if plain else linear(hidden)

@@ -126,8 +126,8 @@ class SDPOTrainer:
 
         Given attempts are copied; those without a reward are judged. A step in which no attempt is active changes
         nothing and is counted in `skipped_steps`. Raises FloatingPointError after `MAX_BAD_STEPS` steps in a row with a
-        loss or gradient that is not finite; such a step is not applied. Whatever else is raised on the way, the weights
-        and the history are those of the last whole step.
+        loss or gradient that is not finite; such a step is not applied. Whatever else is raised on the way, the history
+        is that of the last whole step, and the weights are those of the last whole optimiser step.
         """
         with self.lock:
             began, number = time.perf_counter(), len(self.history) + 1
@@ -177,7 +177,7 @@ class SDPOTrainer:
         self.model.eval()  # no dropout: the attempts were sampled without, and both roles must be the same function
         prompts = {r.problem.id: encode_chat(self.tokenizer, r.problem.messages) for r in rollouts}
         old = {} if on_policy(c) else self.score(rollouts, prompts)
-        done = []  # (loss, gradient norm, texts shortened) of every optimiser step
+        done: list[Update] = []
         for start in [*range(0, len(rollouts), share)] * c.num_iterations:
             part = slice(start, start + share)
             if any(r.active for r in rollouts[part]):
@@ -204,7 +204,7 @@ class SDPOTrainer:
         for rows in self.micro_batches(rollouts):
             completions = [r.completion_ids for r in rows]
             hidden = completion_hidden(self.model, [prompts[r.problem.id] for r in rows], completions, c.bf16)
-            ids = torch.tensor(sum(completions, []), device=hidden.device)
+            ids = torch.tensor([i for ids in completions for i in ids], device=hidden.device)
             scores = torch.cat([losses.token_log_probs(token_logits(self.model, hidden[part], c.temperature, c.bf16), ids[part])
                                 for part in chunks(len(ids), self.vocabulary)])
             found |= {id(r): s for r, s in zip(rows, scores.split([len(x) for x in completions]))}

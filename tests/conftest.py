@@ -37,3 +37,15 @@ def find_chromium() -> str:
 @pytest.fixture(scope="session")
 def chromium() -> str:
     return find_chromium()
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Small matrices gain nothing from a second thread, and lose much where something else uses the cores; and equal to the
+    last bit means equal only where a sum is always cut the same way."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

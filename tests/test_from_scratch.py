@@ -21,15 +21,6 @@ CELLS = jupytext.read(ROOT / "notebooks" / "04_from_scratch.py", fmt="py:percent
 EXERCISES = ("reprompt", "score", "kl")
 
 
-@pytest.fixture
-def one_thread():
-    """Matrices this small are not worth a second core, and on a busy machine two threads wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def definitions() -> dict[str, str]:
     """The source of everything that sdpo_min.py defines, decorators included, by name and in order."""
     lines, found = FILE.read_text().splitlines(), {}

@@ -31,10 +31,5 @@ def tiny(tiny_original):
 
 
 @pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Matrices of 32 columns gain nothing from a second thread, and lose much where something else uses the cores; and equal to the
-    last bit means equal only where a sum is always cut the same way."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+def on_one_thread(one_thread):
+    """All tests of the core."""

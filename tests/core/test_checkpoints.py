@@ -158,6 +158,11 @@ def test_what_cannot_be_saved_or_resumed_is_refused_by_name(tiny, tmp_path):
     (tmp_path / "mine" / "thesis.txt").write_text("x")
     with pytest.raises(ValueError, match="holds 'thesis.txt', which no run of sdpo_lab wrote"):
         t.save(tmp_path / "mine")
+    others = tmp_path / "outputs" / "checkpoint-500"  # as transformers' Trainer names them
+    others.mkdir(parents=True)
+    with pytest.raises(ValueError, match="holds 'checkpoint-500', which no run of sdpo_lab wrote"):
+        t.save(tmp_path / "outputs")
+    assert others.exists()
     with pytest.raises(ValueError, match="is a file"):
         t.save(tmp_path / "mine" / "thesis.txt")
     t.save(tmp_path / "run")
