@@ -20,7 +20,7 @@
 #
 # One training step has seven stages, and this notebook has a section for each:
 #
-#     1 sample  ->  2 judge  ->  3 reprompt  ->  4 score  ->  5 loss  ->  6 step  ->  7 follow
+#     1 sample > 2 judge > 3 reprompt > 4 score > 5 loss > 6 step > 7 follow
 #
 # Every section goes the same way: first an example small enough to check by hand, then the function, then the function at work on a real model.
 # Together the functions are, word for word, the file
