@@ -28,7 +28,7 @@ def material():
     return model, tokenizer, lab.load_task("toolcall", seed=100)
 
 
-def ours(method: str, steps: int) -> dict:
+def our_trainer(method: str):
     import sdpo_lab as lab
 
     class Hinted:  # the same text to everybody
@@ -45,7 +45,11 @@ def ours(method: str, steps: int) -> dict:
     model, tokenizer, task = material()
     extra = {"distillation_weight": 0.0} if method == "grpo" else {}
     task = task if method == "grpo" else Hinted(task)
-    trainer = lab.SDPOTrainer(model, tokenizer, task, lab.SDPOConfig.preset("laptop", learning_rate=0.0, normalize="all_rows", **extra))
+    return lab.SDPOTrainer(model, tokenizer, task, lab.SDPOConfig.preset("laptop", learning_rate=0.0, normalize="all_rows", **extra))
+
+
+def ours(method: str, steps: int) -> dict:
+    trainer = our_trainer(method)
     trainer.train(WARM_UP, progress=False)
     began = time.perf_counter()
     history = trainer.train(steps, progress=False)
@@ -100,7 +104,46 @@ def trl(method: str, steps: int) -> dict:
     return {"seconds": (clock.times[-1] - clock.times[WARM_UP - 1]) / steps, "tokens": statistics.fmean(lengths) if lengths else float("nan"), "active": 1.0}
 
 
-def floor(method: str) -> float:
+def parts(steps: int) -> dict:
+    """Where a step of SDPO spends its time, in seconds, and how many tokens the model samples one after another."""
+    from sdpo_lab import rollouts, teachers
+    from sdpo_lab import trainer as room
+
+    spent, calls = dict.fromkeys(FLOORS["sdpo"], 0.0), {"sampling": 0}
+
+    def timed(module, name, part):
+        function = getattr(module, name)
+
+        def call(*arguments, **settings):
+            began = time.perf_counter()
+            try:
+                return function(*arguments, **settings)
+            finally:
+                spent[part] += time.perf_counter() - began
+        setattr(module, name, call)
+
+    trainer = our_trainer("sdpo")
+    draw = rollouts.draw
+
+    def counted(*arguments):
+        calls["sampling"] += 1
+        return draw(*arguments)
+
+    trainer.train(WARM_UP, progress=False)
+    rollouts.draw = counted
+    for module, name, part in ((room, "rollout", "sampling"), (room, "completion_hidden", "student"), (room, "backward", "student"), (teachers, "completion_hidden", "teacher")):
+        timed(module, name, part)
+    began = time.perf_counter()
+    trainer.train(steps, progress=False)
+    spent["the rest"] = time.perf_counter() - began - sum(spent.values())
+    return {part: seconds / steps for part, seconds in spent.items()} | {"passes": calls["sampling"] / steps}
+
+
+#: Multiply-adds a token and weight of the passes that must be made.
+FLOORS = {"sdpo": {"sampling": 1, "student": 3, "teacher": 1}, "grpo": {"sampling": 1, "student": 3}}
+
+
+def floor(method: str) -> dict[str, float]:
     """Seconds the multiply-adds of one step take at the speed of a large matrix product: sampling 1, student 3, teacher 1, a token and weight;
     what attempts have in common is read once. Attention, norms, softmaxes and the overhead of small products are not in it."""
     from sdpo_lab.chat import encode_chat
@@ -109,11 +152,12 @@ def floor(method: str) -> float:
 
     model, tokenizer, task = material()
     weights = sum(p.numel() for p in model.parameters())  # the tied head multiplies once a token, the embedding never
-    tokens = 0.0
+    tokens, speed = dict.fromkeys(FLOORS[method], 0.0), matrix_speed()
     for p in task.problems(PROBLEMS, split="train", seed=1):
         plain, shown = (len(encode_chat(tokenizer, m)) for m in (p.messages, teacher_messages(p.messages, "", HINT, SDPOConfig())))
-        tokens += (1 + 3) * (plain + GROUP * LENGTH) + (shown + GROUP * LENGTH) * (method == "sdpo")
-    return tokens * weights / matrix_speed()
+        for part, passes in FLOORS[method].items():
+            tokens[part] += passes * ((shown if part == "teacher" else plain) + GROUP * LENGTH)
+    return {part: n * weights / speed for part, n in tokens.items()}
 
 
 def main() -> None:
@@ -124,7 +168,8 @@ def main() -> None:
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)  # library, method, steps
     options = parser.parse_args()
     if options.one:
-        print(json.dumps({"ours": ours, "trl": trl}[options.one[0]](options.one[1], int(options.one[2]))))
+        library, method, steps = options.one
+        print(json.dumps(parts(int(steps)) if library == "parts" else {"ours": ours, "trl": trl}[library](method, int(steps))))
         return
     rows = []
     for method in options.methods:
@@ -133,12 +178,20 @@ def main() -> None:
             pairs.append({library: in_a_process(__file__, library, method, options.steps) for library in ("ours", "trl")})
             print(method, {k: round(v["seconds"], 3) for k, v in pairs[-1].items()}, flush=True)
         ratios = [p["ours"]["seconds"] / p["trl"]["seconds"] for p in pairs]
-        rows.append({"method": method, "ratio": statistics.median(ratios), "lowest": min(ratios), "highest": max(ratios), "floor": floor(method)}
+        rows.append({"method": method, "ratio": statistics.median(ratios), "lowest": min(ratios), "highest": max(ratios), "floor": sum(floor(method).values())}
                     | {library: statistics.median(p[library]["seconds"] for p in pairs) for library in ("ours", "trl")}
                     | {f"{library}_tokens": statistics.median(p[library]["tokens"] for p in pairs) for library in ("ours", "trl")})
-    write("step_time", rows, table({
+    profiles = [in_a_process(__file__, "parts", "sdpo", options.steps) for _ in range(options.pairs)]
+    floors = floor("sdpo")
+    where = [{"part": part, "seconds": statistics.median(p[part] for p in profiles), "floor": floors.get(part, 0.0)} for part in (*floors, "the rest")]
+    for row in where:
+        row["gap"] = row["seconds"] - row["floor"]
+    passes = statistics.median(p["passes"] for p in profiles)
+    shown = table({
         "method": "{method}", "s a step": "{ours:.2f}", "TRL s": "{trl:.2f}", "ratio, median of pairs": "{ratio:.2f}", "from": "{lowest:.2f}", "to": "{highest:.2f}",
-        "tokens an attempt": "{ours_tokens:.1f}", "TRL": "{trl_tokens:.1f}", "floor s": "{floor:.2f}"}, rows), pairs=options.pairs, steps=options.steps)
+        "tokens an attempt": "{ours_tokens:.1f}", "TRL": "{trl_tokens:.1f}", "floor s": "{floor:.2f}"}, rows)
+    profile = table({"part of an SDPO step": "{part}", "s": "{seconds:.3f}", "floor s": "{floor:.3f}", "above it": "{gap:.3f}"}, where)
+    write("step_time", rows, f"{shown}\n\n{profile}\n\nSampling makes {passes:.0f} passes a step one after another.", pairs=options.pairs, steps=options.steps, parts=where, passes=passes)
 
 
 if __name__ == "__main__":

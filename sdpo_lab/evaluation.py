@@ -112,6 +112,15 @@ class Mixture(torch.nn.Module):
 class BothCaches:
     caches: list[Any]
 
+    @property
+    def layers(self) -> list[Any]:
+        return [layer for c in self.caches for layer in c.layers]
+
+    @layers.setter
+    def layers(self, layers: list[Any]) -> None:
+        for c in self.caches:
+            c.layers, layers = layers[: len(c.layers)], layers[len(c.layers) :]
+
     def batch_repeat_interleave(self, repeats: int) -> None:
         for c in self.caches:
             c.batch_repeat_interleave(repeats)

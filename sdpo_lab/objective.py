@@ -58,15 +58,16 @@ def backward(config: SDPOConfig, hidden: torch.Tensor, student: Callable, teache
     if config.distillation_mode == "sequence" and teacher:
         tokens = replace(tokens, credit=sequence_credit(config, hidden, student, teacher, tokens, vocabulary))
         teacher = None  # has said all it can
-    total, gradients = torch.zeros((), device=hidden.device), []
+    # one block for the gradient: small ones kept from every chunk would lie between the large ones and keep the heap from being used again
+    total, gradient = torch.zeros((), device=hidden.device), torch.empty_like(hidden)
     for part in chunks(len(hidden), vocabulary):
         leaf = hidden[part].detach().requires_grad_()
         loss = (token_losses(config, student(leaf), teacher and teacher(part), tokens[part]) * tokens.weights[part]).sum()
         loss.backward()
-        gradients.append(leaf.grad)
+        gradient[part] = leaf.grad
         total = total + loss.detach()
     if hidden.requires_grad:  # not where the head alone trains
-        hidden.backward(torch.cat(gradients))
+        hidden.backward(gradient)
     return total
 
 
@@ -84,9 +85,9 @@ def token_losses(c: SDPOConfig, student: torch.Tensor, teacher: torch.Tensor | N
     tokens GRPO's belongs to the sampled one alone, and what is summed are the two policy gradients.
     """
     clips = dict(old_log_probs=t.old, epsilon=c.epsilon, epsilon_high=c.epsilon_high)
-    if teacher is None and t.credit is None:
-        return losses.policy_loss(student, t.ids, t.rewards, **clips)
     share, credit = c.advantage_lambda or 1 - c.distillation_weight, t.credit  # share: GRPO's
+    if teacher is None and credit is None:
+        return share * losses.policy_loss(student, t.ids, t.rewards, **clips)
     weighed = t.old is not None and c.distillation_is_clip is not None
     log_prob = losses.token_log_probs(student, t.ids) if weighed or c.distillation_mode in ("sampled_token", "sequence") else None
     if c.distillation_mode == "sampled_token":

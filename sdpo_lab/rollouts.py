@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers.cache_utils import DynamicLayer
 
 from sdpo_lab.chat import encode_chat, end_ids
 from sdpo_lab.errors import check_range
@@ -122,7 +123,9 @@ def grow(model: Any, ids: torch.Tensor, mask: torch.Tensor, uniforms: torch.Tens
     out = model(input_ids=ids, attention_mask=mask, position_ids=positions(mask), use_cache=True, logits_to_keep=1)
     cache, logits = out.past_key_values, out.logits[:, -1].repeat_interleave(group, 0)
     cache.batch_repeat_interleave(group)
+    cache.layers = [Growing(layer) if type(layer) is DynamicLayer else layer for layer in cache.layers]
     mask, rows = mask.repeat_interleave(group, 0), torch.arange(len(ids) * group, device=device)
+    at = mask.sum(1)  # position of the next token, (R,)
     tokens = torch.full((len(rows), steps), -1, device=device)  # -1: not sampled
     entropies = torch.zeros(len(rows), device=device)
     for t in range(steps):
@@ -132,12 +135,36 @@ def grow(model: Any, ids: torch.Tensor, mask: torch.Tensor, uniforms: torch.Tens
         if not stay.any():
             break
         if not stay.all():
-            drawn, rows, mask = drawn[stay], rows[stay], mask[stay]
+            drawn, rows, mask, at = drawn[stay], rows[stay], mask[stay], at[stay]
             cache.batch_select_indices(stay.nonzero()[:, 0])
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
-        out = model(input_ids=drawn[:, None], attention_mask=mask, position_ids=positions(mask)[:, -1:], past_key_values=cache, use_cache=True)
-        logits = out.logits[:, -1]
+        logits = model(input_ids=drawn[:, None], attention_mask=mask, position_ids=at[:, None], past_key_values=cache, use_cache=True).logits[:, -1]
+        at = at + 1
     return tokens, entropies
+
+
+class Growing(DynamicLayer):
+    """Keys and values (R, heads, L, d) with room to grow: a token's are written behind those before it, where the usual layer copies all for each."""
+
+    def __init__(self, full: DynamicLayer) -> None:
+        super().__init__()
+        self.lazy_initialization(full.keys, full.values)
+        self.stores, self.length = (full.keys, full.values), full.keys.shape[-2]
+
+    def update(self, *new: torch.Tensor, **_: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        first, self.length = self.length, self.length + new[0].shape[-2]
+        if self.length > self.stores[0].shape[-2]:  # room for another quarter: what is copied stays in proportion to what is written
+            self.stores = tuple(torch.cat([x, x.new_empty(*x.shape[:2], max(64, self.length // 4), x.shape[3])], 2) for x in self.stores)
+        for store, x in zip(self.stores, new):
+            store[:, :, first : self.length] = x
+        self.keys, self.values = (store[:, :, : self.length] for store in self.stores)
+        return self.keys, self.values
+
+    def get_seq_length(self) -> int:
+        return self.length
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        self.stores = tuple(x[indices] for x in self.stores)
 
 
 def pad_left(rows: list[list[int]], device: Any = "cpu") -> tuple[torch.Tensor, torch.Tensor]:

@@ -80,7 +80,8 @@ class SDPOTrainer:
         if not parameters:
             raise ValueError("no weight of the model is trainable; call model.requires_grad_(True), or add an adapter")
         check_scoring(model)
-        self.optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
+        # one kernel for all weights on a GPU; on a CPU the plain loop, which rounds as it always did
+        self.optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=model.device.type == "cuda" or None)
         self.history = History()
         self.vocabulary = model.get_output_embeddings().weight.shape[0]
         self.base_file: Path | None = None  # the weights that never change, where a save put them
@@ -211,9 +212,13 @@ class SDPOTrainer:
         return found
 
     def micro_batches(self, rollouts: list[Rollout]) -> list[list[Rollout]]:
-        """The active attempts in groups for one forward and backward, those of like length together: less padding."""
-        chosen, size = sorted((r for r in rollouts if r.active), key=lambda r: len(r.completion_ids)), self.config.per_device_train_batch_size
-        return [chosen[i : i + size] for i in range(0, len(chosen), size)]
+        """The active attempts in groups for one forward and backward, those of like length together: less padding. In a mixture with GRPO
+        those whose teacher is shown nothing are by themselves, and it does not read them."""
+        size, found = self.config.per_device_train_batch_size, []
+        for shown in (True, False):
+            chosen = sorted((r for r in rollouts if r.active and r.shown == shown), key=lambda r: len(r.completion_ids))
+            found += [chosen[i : i + size] for i in range(0, len(chosen), size)]
+        return found
 
     def optimizer_step(self, rollouts: list[Rollout], advantages: torch.Tensor, prompts: dict[str, list[int]], old: dict[int, torch.Tensor]) -> Update:
         """Loss and gradient over the active attempts, in micro-batches that change nothing, and one step of the optimiser."""
@@ -225,7 +230,7 @@ class SDPOTrainer:
         for rows in self.micro_batches(rollouts):
             completions, at, teacher = [r.completion_ids for r in rows], [place[id(r)] for r in rows], None
             hidden = completion_hidden(self.model, [prompts[r.problem.id] for r in rows], completions, c.bf16)
-            if self.teacher:
+            if self.teacher and rows[0].shown:
                 teacher_prompts, short = zip(*(encode_teacher(self.tokenizer, r, c) for r in rows))
                 teacher, shortened = self.teacher.read(teacher_prompts, completions, c.temperature, c.bf16), shortened + sum(short)
             tokens = Tokens.of(rows, torch.cat([weights[i, : len(x)] for i, x in zip(at, completions)]), advantages[at], old, hidden)

@@ -323,3 +323,13 @@ def test_dropout_changes_nothing(fresh):
         t.step()
         results.append(weights(model))
     assert torch.equal(*results)
+
+
+@pytest.mark.parametrize("fields", [dict(distillation_weight=0.5), dict(advantage_lambda=0.5, distillation_alpha=1.0)])
+def test_in_a_mixture_the_teacher_reads_only_those_it_was_shown_something_of(fresh, fields, monkeypatch):
+    t = trainer(fresh, **fields, dont_reprompt_on_self_success=True, self_success="skip")
+    read, asked = t.teacher.read, []
+    monkeypatch.setattr(t.teacher, "read", lambda prompts, completions, *rest: asked.extend(completions) or read(prompts, completions, *rest))
+    rollouts = t.step().rollouts
+    shown, others = ([r for r in rollouts if r.active and r.shown == s] for s in (True, False))
+    assert len(asked) == len(shown) > 0 and others
