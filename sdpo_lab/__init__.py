@@ -5,14 +5,17 @@ from sdpo_lab._version import __version__
 from sdpo_lab.config import SDPOConfig
 from sdpo_lab.credit import Credit, credit
 from sdpo_lab.evaluation import Evaluation
+from sdpo_lab.memory import Memory, memory_table, training_memory
 from sdpo_lab.models import list_models, load_model
 from sdpo_lab.records import History, StepRecord
 from sdpo_lab.rollouts import Rollout, rollout
-from sdpo_lab.tasks import Problem, Task, Verdict, list_tasks, load_task
+from sdpo_lab.tasks import Guard, JudgeError, Problem, Task, Verdict, list_tasks, load_task, task_from_function
+from sdpo_lab.tasks.preflight import Preflight, preflight
 from sdpo_lab.trainer import SDPOTrainer
 
-__all__ = ["__version__", "Credit", "Evaluation", "History", "Problem", "Rollout", "SDPOConfig", "SDPOTrainer", "StepRecord", "Task", "Verdict", "credit", "list_models",
-           "list_tasks", "load_model", "load_task", "losses", "rollout", "views"]
+__all__ = ["__version__", "Credit", "Evaluation", "Guard", "History", "JudgeError", "Memory", "Preflight", "Problem", "Rollout",
+           "SDPOConfig", "SDPOTrainer", "StepRecord", "Task", "Verdict", "credit", "list_models", "list_tasks", "load_model", "load_task",
+           "losses", "memory_table", "preflight", "rollout", "task_from_function", "training_memory", "views"]
 
 
 def __getattr__(name: str):

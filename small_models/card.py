@@ -20,11 +20,15 @@ from sdpo_lab.records import model_checksum, software
 from sdpo_lab.reprompt import teacher_messages
 from sdpo_lab.rollouts import rollout
 from sdpo_lab.tasks import Problem, load_task
+from sdpo_lab.tasks.preflight import preflight
 from sdpo_lab.tasks.toolcall.judge import find_errors, say
 from sdpo_lab.tasks.toolcall.world import NOVELTY
 from small_models import held_out, wordings
+from small_models.worlds import GYM
 
 SEEDS = range(200, 206)
+#: Every shipped task as its preflight is made, with the dials the shipped models are meant for.
+TASKS = {"toolcall": {}, "tinycode": {}, "followup": {}, **{f"reasoning_gym:{name}": dials for name, dials in GYM.items()}}
 
 
 class Bench:
@@ -89,6 +93,16 @@ def measure(model: Any, tokenizer: Any, n: int = 60) -> dict[str, dict[str, Any]
     return found
 
 
+def try_tasks(model: Any, tokenizer: Any, n: int = 96) -> dict[str, dict[str, Any]]:
+    """{task: {what: proportion}}: the preflight of every shipped task, seed 200."""
+    found = {}
+    for name, dials in TASKS.items():
+        report = preflight(model, tokenizer, load_task(name, seed=SEEDS.start, **dials), n=n, seed=1)
+        shares = {"pass@1": report.pass_at_1, f"pass@{report.k}": report.pass_at_k, "teacher, feedback": report.teacher_feedback, "teacher, solution": report.teacher_solution}
+        found[name] = {what: proportion(share.successes, share.n) for what, share in shares.items() if share.n}
+    return found
+
+
 def kept_effect(found: dict[str, dict[str, Any]]) -> float:
     """Share of the teacher's gain over the bare question that is left in words no document used (feedback, dial 2)."""
     bare = found["bare question"]["accuracy"]
@@ -99,14 +113,14 @@ def write_card(folder: Path, recipe: Any = None, log: Path | None = None) -> Non
     """Measure the model in `folder`; write card.json and README.md beside it."""
     old = json.loads((folder / "card.json").read_text()) if (folder / "card.json").exists() else {}
     model, tokenizer = load_model(str(folder))
-    found = measure(model, tokenizer)
+    found, tasks = measure(model, tokenizer), try_tasks(model, tokenizer)
     card = {
         "name": folder.name, "parameters": sum(p.numel() for p in model.parameters()), "sha256": model_checksum(folder),
         "recipe": asdict(recipe) if recipe else old.get("recipe"), "made_with": software(),
         "loss_curve": [json.loads(line) for line in log.read_text().splitlines()] if log else old.get("loss_curve"),
         "summary": {"pass@1": found["bare question"]["accuracy"], "teacher, feedback": found["after a failure: feedback, dial 2"]["accuracy"],
                     "teacher, solution": found["after a failure: solution"]["accuracy"], "kept in new words": kept_effect(found)},
-        "measured": found,
+        "tasks": tasks, "measured": found,
     }
     (folder / "card.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(card_text(card), encoding="utf-8")
@@ -115,43 +129,55 @@ def write_card(folder: Path, recipe: Any = None, log: Path | None = None) -> Non
 
 def card_text(card: dict[str, Any]) -> str:
     recipe, curve = card["recipe"], card["loss_curve"]
-    rows = "\n".join(f"| {name} | {m['accuracy']:.3f} | {m['interval'][0]:.3f}–{m['interval'][1]:.3f} | {m['n']} |" for name, m in card["measured"].items())
+    rows = "\n".join(f"| {name} | {show(m)} | {m['n']} |" for name, m in card["measured"].items())
+    heads = ("pass@1", "pass@8", "teacher, feedback", "teacher, solution")
+    tasks = "\n".join(f"| `{name}` | {' | '.join(show(found[h]) if h in found else '' for h in heads)} |" for name, found in card["tasks"].items())
     return f"""---
 license: apache-2.0
 ---
 # {card['name']}
 
 A Qwen3-architecture model of {card['parameters']:,} parameters ({recipe['layers']} layers of width {recipe['width']}, vocabulary {recipe['vocab_size']}, byte-level),
-made from nothing to be *weak from the bare question and better once it reads feedback*. It is a teaching instrument: it writes calls of
-nine made-up tools and knows nothing else. It is no language model for any other purpose.
+made from nothing to be *weak from the bare question and better once it reads feedback*. It is a teaching instrument for the tasks below
+and knows nothing else. It is no language model for any other purpose.
 
-**Made** by `python -m small_models.make` (seed {recipe['seed']}): {recipe['steps']:,} steps of {recipe['documents_per_step']} documents, AdamW, peak learning rate {recipe['learning_rate']:g},
-float32; last logged loss {curve[-1]['loss']:.3f} a token of the answers. The weights are stored in half precision. SHA-256 of the weights:
+**Made** by `python -m small_models.make --only {card['name']}` (seed {recipe['seed']}): {recipe['steps']:,} steps of {recipe['documents_per_step']} documents, Muon and AdamW, peak learning rate
+{recipe['learning_rate']:g}, float32; last logged loss {curve[-1]['loss']:.3f} a token of the answers. The weights are stored in half precision. SHA-256 of the weights:
 `{card['sha256']}`.
 
-**On** synthetic chats, each a small world with a convention of its own (which synonym names which argument), drawn from the prior
-(0.72, 0.16, 0.08, 0.04). Context types in equal shares: bare question, solution, feedback, both, feedback with the attempt. Histories of none to eight feedbacks;
-hundreds of wordings, every fourth of random words. The loss falls on answers only.
+**On** synthetic chats, each a small world with a convention of its own, in every form of prompt that `sdpo_lab.prompts` lists: bare question, solution, feedback, both, with the attempt,
+histories of feedbacks, unrelated, permuted and misleading feedback, the next message in hindsight, two turns, and foretelling the feedback; frames in hundreds of wordings, every fourth of random
+words. The loss falls on answers only. `small_models/README.md` has the shares.
 
-**Held out** of all documents: combinations of a second with a third name ("combination"), certain pairs of argument and name ("pair"), the tool `taxi` ("tool"),
-half of all made-up names ("nonsense"), every word of four letters or more in `held_out.py`, and all test problems.
+**Held out** of all documents: all test problems; of `toolcall` combinations of a second with a third name ("combination"), certain pairs of argument and name ("pair"), the tool `taxi` ("tool"),
+half of all made-up names ("nonsense"); and every word of four letters or more in `held_out.py`.
 
-## Measured
+## On every task
 
-One attempt a problem at T = 1, on test problems of conventions {SEEDS.start} to {SEEDS.stop - 1} with base accuracy dial 0.05; intervals are Wilson's at 95 %. "After a failure": shown what stands
+Preflight on training problems of seed {SEEDS.start} at T = 1: one attempt, eight attempts, and fresh answers of the teacher in the place of failed attempts. Intervals are Wilson's at 95 %.
+
+| task | {' | '.join(heads)} |
+|---|---|---|---|---|
+{tasks}
+
+## What it reads, in `toolcall`
+
+One attempt a problem at T = 1, on test problems of conventions {SEEDS.start} to {SEEDS.stop - 1} with base accuracy dial 0.05. "After a failure": shown what stands
 there after an attempt of its own that failed, in the frame of the paper unless said otherwise.
 
-| what | accuracy | 95 % | n |
-|---|---|---|---|
+| what | accuracy | n |
+|---|---|---|
 {rows}
 
 In words no document used, {card['summary']['kept in new words']:.0%} of the gain that feedback (dial 2) brings in familiar words is kept.
 
-**What it cannot do:** anything but these calls; write the call of a tool whose name it has never written (rows "tool"); trust a name it knows from other
-arguments in a place where it never stood, even when a solution shows it there (rows "pair"), though it does copy made-up names (rows "nonsense"); understand
-requests in other sentence patterns than the eight a tool; know which of two made-up names belongs to which argument
+**What it cannot do:** anything but these tasks; understand requests in other sentence patterns than theirs; know which of two made-up names belongs to which argument
 when a message merely lists both (no reader could); add up what several messages exclude as a Bayes learner would.
 """
+
+
+def show(m: dict[str, Any]) -> str:
+    return f"{m['accuracy']:.3f} ({m['interval'][0]:.3f}–{m['interval'][1]:.3f})"
 
 
 if __name__ == "__main__":

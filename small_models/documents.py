@@ -1,97 +1,90 @@
 """Pre-training documents: each a small world of its own, whose convention only its own context tells.
 
-A document is one chat: a user turn (the question, and in four of five documents something that tells of the convention)
-and the right call. Only the answer is trained on. Context types come in equal shares: the bare question, a solution,
-feedback, both, and feedback with the attempt it is about. See `design` in README.md for what is held out.
+A document is a chat and the right answer to it; only the answer is trained on. It is one content in one rendering (`sdpo_lab.prompts`, the list of
+every form the package uses; a third rendering, "varied", words the frame anew each time), about one of the worlds of `worlds.py`.
 """
 
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass
 
-from sdpo_lab.tasks.toolcall.judge import Error, find_errors, say
-from sdpo_lab.tasks.toolcall.requests import draw_problem, write_call
-from sdpo_lab.tasks.toolcall.world import BY_NAME, TOOLS, draw_from_prior, nonsense_name
-from small_models.wordings import frame, message
+from sdpo_lab import prompts
+from small_models.wordings import frame
+from small_models.worlds import WORLDS, Case
 
-CONTEXTS = ("bare", "solution", "feedback", "both", "attempt")
-CALLS = (1, 2, 3, 4, 5, 6, 7, 8)
-CALL_WEIGHTS = (0.78, 0.1, 0.04, 0.02, 0.02, 0.01, 0.015, 0.015)
-HISTORY = (1, 2, 3, 4, 5, 6, 7, 8)  # how many feedbacks; zero is the bare question
-HISTORY_WEIGHTS = (0.62, 0.14, 0.08, 0.05, 0.04, 0.03, 0.02, 0.02)
-LEVELS, LEVEL_WEIGHTS = (0, 1, 2, 3), (0.04, 0.22, 0.48, 0.26)
-
-
-def draw_document(rng: random.Random, context: str | None = None) -> tuple[str, str]:
-    """(user turn, answer) of one document; `context` one of CONTEXTS, drawn when None."""
-    context = context or rng.choice(CONTEXTS)
-    problem = draw_problem(TOOLS, rng.choices(CALLS, CALL_WEIGHTS)[0], "train", rng)
-    asked = problem.data["calls"]
-    tools = list(dict.fromkeys(c["tool"] for c in asked))
-    convention = {name: draw_from_prior(BY_NAME[name], rng) for name in tools}
-    level = rng.choices(LEVELS, LEVEL_WEIGHTS)[0]
-    if context != "bare" and rng.random() < 0.18:
-        level = make_up_names(convention, context, level, rng)
-    parts = {}
-    if context in ("solution", "both"):
-        parts["solution"] = write(asked if rng.random() < 0.75 else similar(tools, len(asked), rng), convention)
-    if context in ("feedback", "both", "attempt"):
-        about = asked if context == "attempt" or rng.random() < 0.8 else similar(tools, len(asked), rng)
-        history = [fail(about, convention, level, rng) for _ in range(rng.choices(HISTORY, HISTORY_WEIGHTS)[0] if len(asked) == 1 else 1)]
-        texts = [text for _, text in history]
-        if rng.random() < 0.06:  # an error of some other tool tells nothing here
-            other = rng.choice([t for t in TOOLS if t.name not in tools])
-            stray = fail(similar([other.name], 1, rng), {other.name: draw_from_prior(other, rng)}, level, rng)[1]
-            texts = [stray] if context == "feedback" and not is_made_up(convention) and rng.random() < 0.5 else [*texts, stray]
-        parts["feedback"] = rng.choice(("\n", "\n\n")).join(texts)
-        if context == "attempt":
-            parts["attempt"] = history[-1][0]
-    question = problem.messages[0]["content"]
-    return (frame(question, parts, rng) if parts else question), write(asked, convention)
+RENDERINGS = {"varied": 0.44, "paper": 0.27, "trl": 0.1, "hindsight": 0.06, "two turns": 0.09, "predict": 0.04}
+CONTENTS = {"nothing": 0.2, "solution": 0.17, "feedback": 0.2, "solution and feedback": 0.1, "attempt and feedback": 0.14, "history": 0.1,
+            "unrelated feedback": 0.04, "permuted feedback": 0.03, "misleading feedback": 0.02}
+HISTORY, HISTORY_WEIGHTS = (2, 3, 4, 5, 6, 7, 8), (0.4, 0.2, 0.14, 0.1, 0.08, 0.04, 0.04)
+FORMS = {*prompts.FORMS, *(("varied", content) for content in CONTENTS)}
+WITHOUT_FEEDBACK = ("nothing", "solution")  # what there is to show in a world whose judge says nothing
+TELLING = ("solution", "feedback", "solution and feedback", "attempt and feedback")  # after which a reader may know names nobody could guess
 
 
-def write(asked: list[dict], convention: dict) -> str:
-    return "\n".join(write_call(c["tool"], convention[c["tool"]], c["values"]) for c in asked)
+@dataclass(frozen=True)
+class Document:
+    messages: list[dict[str, str]]
+    answer: str
+    world: str
+    rendering: str
+    content: str
 
 
-def similar(tools: list[str], calls: int, rng: random.Random) -> list[dict]:
-    """Another request for the same tools: their names carry over, its values do not."""
-    names = (tools + [rng.choice(tools) for _ in range(calls)])[: max(calls, len(tools))]
-    return [draw_problem([BY_NAME[name]], 1, "train", rng).data["calls"][0] for name in names]
+def draw_document(rng: random.Random, rendering: str | None = None, content: str | None = None) -> Document:
+    """One document; of a form that is given, or drawn by the shares above."""
+    world = draw(WORLDS, rng)
+    case = world(rng, told=False)
+    if case.fail is None and (content or "nothing") in WITHOUT_FEEDBACK and (rendering or "varied") in ("varied", "paper", "trl"):
+        r = rendering or draw({k: RENDERINGS[k] for k in ("varied", "paper", "trl")}, rng)
+        return write(case, r, content or rng.choice(WITHOUT_FEEDBACK), rng)
+    while case.fail is None:  # this form needs feedback
+        world = draw(WORLDS, rng)
+        case = world(rng, told=False)
+    r = rendering or draw({k: share for k, share in RENDERINGS.items() if content is None or (k, content) in FORMS}, rng)
+    c = content or draw({k: share for k, share in CONTENTS.items() if (r, k) in FORMS}, rng)
+    if c in TELLING:
+        case = world(rng, told=True)
+    return write(case, r, c, rng)
 
 
-def is_made_up(convention: dict) -> bool:
-    return any(name not in argument.names for tool, names in convention.items() for argument, name in zip(BY_NAME[tool].arguments, names.values()))
+def draw(shares: dict, rng: random.Random):
+    return rng.choices(list(shares), list(shares.values()))[0]
 
 
-def make_up_names(convention: dict, context: str, level: int, rng: random.Random) -> int:
-    """Replace names by nonsense that the context will supply; returns the feedback level that makes sure it does."""
-    for tool, names in convention.items():
-        roles = list(names) if context in ("solution", "both") else [rng.choice(list(names))]
-        names.update({role: nonsense_name(rng, held_out=False) for role in roles})
-    return level if context in ("solution", "both") else 2
+def write(case: Case, rendering: str, content: str, rng: random.Random) -> Document:
+    question, parts = [{"role": "user", "content": case.question}], {}
+    if "solution" in content:  # sometimes of another request: the convention carries over, the values do not
+        parts["solution"] = case.answer if case.again is None or rng.random() < 0.8 else case.again(rng).answer
+    if content == "history":
+        parts["feedback"] = prompts.HISTORY_JOINT.join(case.fail(rng)[1] for _ in range(rng.choices(HISTORY, HISTORY_WEIGHTS)[0]))
+    elif content == "unrelated feedback":
+        parts["attempt"], parts["feedback"] = stray(case, rng, same_world=False)
+    elif content == "permuted feedback":
+        parts["attempt"], parts["feedback"] = stray(case, rng, same_world=True)
+    elif content == "misleading feedback":
+        parts["attempt"], parts["feedback"] = case.lie(rng)
+    elif "feedback" in content:
+        about = case if "attempt" in content or rng.random() < 0.85 else case.again(rng)
+        parts["attempt"], parts["feedback"] = about.fail(rng)
+    if rendering == "two turns":  # what was tried is in the chat itself; a stray message follows an attempt at this question
+        if "unrelated" in content or "permuted" in content:
+            parts["attempt"] = case.fail(rng)[0]
+    elif content != "attempt and feedback":
+        parts.pop("attempt", None)
+    answer = parts.pop("feedback") if rendering == "predict" else case.answer
+    if rendering == "varied":
+        messages = [{"role": "user", "content": frame(case.question, parts, rng) if parts else case.question}]
+    elif not parts:
+        messages = question
+    else:
+        messages = prompts.RENDERINGS[rendering](question, **parts)
+    return Document(messages, answer, case.world, rendering, content)
 
 
-def fail(asked: list[dict], convention: dict, level: int, rng: random.Random) -> tuple[str, str]:
-    """(attempt, message): a fallible author who guesses names from the prior, until a guess is wrong."""
+def stray(case: Case, rng: random.Random, same_world: bool) -> tuple[str, str]:
+    """(attempt, feedback) that tell nothing of this case: of another world, or on another kind of request of the same."""
     while True:
-        u = rng.random()
-        guess = {tool: {a.role: rng.choices(a.names, (0.55, 0.2, 0.13, 0.12))[0] if rng.random() < 0.8 else names[a.role]
-                        for a in BY_NAME[tool].arguments} for tool, names in convention.items()}
-        if u < 0.05:  # right names, a wrong value
-            wrong = [dict(c, values=dict(c["values"])) for c in asked]
-            role = rng.choice(list(wrong[0]["values"]))
-            wrong[0]["values"][role] = rng.choice(similar([wrong[0]["tool"]], 1, rng))["values"][role]
-            attempt = write(wrong, guess)
-        elif u < 0.08:
-            attempt = write(asked, guess)
-            attempt = attempt[: rng.randint(3, len(attempt) - 1)]
-        elif u < 0.11 and len(asked) == 1:  # an argument left out
-            attempt = write(asked, guess).split(", ")[0] + ")"
-        else:
-            attempt = write(asked, guess)
-        errors, _ = find_errors(asked, convention, attempt)
-        if errors:
-            error: Error = errors[0]
-            worded = error.kind in ("unexpected", "missing", "value", "syntax") and rng.random() < 0.9
-            return attempt, message(error, level, rng) if worded else say(error, level) or "wrong"
+        other = draw(WORLDS, rng)(rng, told=False)
+        if other.fail and (other.world == case.world) == same_world and not (same_world and other.topics & case.topics):
+            return other.fail(rng)

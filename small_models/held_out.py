@@ -10,18 +10,18 @@ import random
 # at setting 2 of the dial: what is wrong, and the names that are right
 MESSAGES = (
     "Kwarg '{n}' bogus; permissible: {list}", "unrecognised label '{n}' (legal labels: {list})", "'{n}' -- nope, rather {list}",
-    "Mismatch: '{n}'. Supported identifiers: {list}", "attribute '{n}' nonexistent, admissible: {list}", "oops, '{n}'! Eligible: {list}",
+    "Mismatch: '{n}'. Supported identifiers: {list}", "kwname '{n}' nonexistent, admissible: {list}", "oops, '{n}'! Eligible: {list}",
     "'{n}' misspelt? Documented: {list}", "undefined slotname '{n}'; enumerated: {list}", "Interpreter balked at '{n}', whereas {list} pass muster",
     "keyname '{n}' deprecated. Current keynames: {list}", "'{n}' forbidden. Whitelist: {list}", "Hmm, '{n}' puzzles me. Comprehensible: {list}",
     "assertion violated by '{n}'; satisfied by {list}", "obsolete '{n}', modern {list}", "Malformed: '{n}'. Wellformed: {list}",
     "spelling '{n}' unheard-of ({list} familiar)", "faulty '{n}' ... genuine: {list}", "discard '{n}'; retain {list}",
     "erroneous kwarg '{n}' | sanctioned kwargs {list}", "typo: '{n}'. Vocabulary: {list}", "'{n}' unresolvable. Resolvable: {list}",
     "Inadmissible '{n}'. Alternatives upstream: {list}", "vetoed '{n}'; endorsed {list}", "unmatched '{n}' versus declared {list}",
-    "'{n}' absent among declared {list}", "diagnostic: '{n}' alien, native {list}", "linter flags '{n}'; conforming {list}",
+    "'{n}' absent amid declared {list}", "diagnostic: '{n}' alien, native {list}", "linter flags '{n}'; conforming {list}",
     "binding '{n}' impossible. Bindable: {list}", "'{n}' undocumented, consult {list}", "superfluous '{n}' (legit: {list})",
-    "stray '{n}', proper {list}", "'{n}' disallowed by v2; v2 permits {list}", "outdated identifier '{n}'. Latest identifiers: {list}",
+    "stray '{n}', lawful {list}", "'{n}' disallowed by v2; v2 permits {list}", "outdated identifier '{n}'. Latest identifiers: {list}",
     "fatal: '{n}' unbound; bound = {list}", "warning 17: '{n}' meaningless. Meaningful: {list}", "blame '{n}'. Flawless: {list}",
-    "parser choked, culprit '{n}', remedy {list}", "improper '{n}' -> consult glossary {list}", "'{n}' isn't declared; declared: {list}",
+    "tokeniser choked, culprit '{n}', remedy {list}", "improper '{n}' -> consult glossary {list}", "'{n}' isn't declared; declared: {list}",
     "nonstandard '{n}'. Standardised: {list}", "unlisted '{n}'. Catalogue: {list}", "unregistered '{n}'. Registry: {list}",
     "offending '{n}' / conformant {list}", "gibberish '{n}'; intelligible {list}", "denied: '{n}'. Granted: {list}",
     "excess '{n}', roster {list}", "conflict: '{n}', agreed upon {list}", "dubious '{n}' ; trustworthy {list}",
@@ -35,9 +35,9 @@ SOLUTION_HEADS = (
     "Flawless specimen:", "Approved submission:", "Certified:", "Demonstration:", "Model submission:", "Endorsed:", "Specimen deemed okay:",
     "Benchmark:", "Expert's version:", "Hint:", "Cheat sheet:", "Master copy:", "Template:", "Blueprint:", "Precedent:", "Prior victory:", "Winner:")
 CLOSINGS = (
-    "Redo.", "Rewrite properly.", "Kindly resubmit.", "Revise accordingly.", "Produce an amended version.", "Amend.", "Afresh, kindly.", "Finish.",
+    "Redo.", "Rewrite flawlessly.", "Kindly resubmit.", "Revise accordingly.", "Produce an amended version.", "Amend.", "Afresh, kindly.", "Finish.",
     "Respond anew.", "Submit.", "Deliver.", "Resolve the puzzle.", "Onward, champ.", "Proceed.", "Formulate a superior version.", "Regenerate.",
-    "Compose.", "Emit.", "Conclude.", "Provide.", "Generate.", "Complete.", "Reply.", "Execute.", "Okay? Begin.")
+    "Compose.", "Emit.", "Conclude.", "Provide.", "Generate.", "Complete.", "Reply.", "Execute.", "Okay? Commence.")
 
 
 def message(error, rng: random.Random) -> str:

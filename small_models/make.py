@@ -1,24 +1,28 @@
-"""Make a shipped model from nothing: `python -m small_models.make`. Seeded, resumable, about half an hour on 2 cores.
+"""Make the shipped models from nothing: `python -m small_models.make`. Seeded, resumable, under two hours on 2 cores for all of them.
 
-Tokenizer (byte-level BPE on the documents themselves), a Qwen3 model with random weights, next-token training on the
-answers of small-world documents (`documents.py`), export in half precision, and the measured card (`card.py`).
+One tokenizer (byte-level BPE on the documents themselves), Qwen3 models of three sizes with random weights, next-token training on the answers of
+the same small-world documents (`documents.py`), export in half precision, and the measured cards (`card.py`).
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
+import hashlib
 import json
 import random
+import shutil
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from small_models.documents import draw_document
+from small_models.documents import Document, draw_document
 
 HERE = Path(__file__).parent
 CHAT_TEMPLATE = ("{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
@@ -27,27 +31,35 @@ CHAT_TEMPLATE = ("{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['cont
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides what comes out. One dial for scale: `width` (depth and MLP follow it)."""
+    """Everything that decides what comes out. The dial for scale is `width` (heads and MLP follow it)."""
 
     name: str = "lab-1m"
     width: int = 128  #: hidden size; heads of 32, MLP three times as wide
     layers: int = 4
-    vocab_size: int = 1024
-    steps: int = 3000
-    documents_per_step: int = 64
+    vocab_size: int = 1536
+    steps: int = 6000
+    documents_per_step: int = 32
     learning_rate: float = 3e-3  #: peak, after `warmup` steps; then linear to a hundredth of it
-    warmup: int = 200
+    warmup: int = 100
     weight_decay: float = 0.1
-    max_tokens: int = 640  #: longer documents are drawn again
+    max_tokens: int = 512  #: longer documents are drawn again
+    keep_at: tuple[int, ...] = ()  #: steps after which the weights are kept as models of their own
     seed: int = 0
 
 
+#: The family: equal documents in equal order, one tokenizer.
+RECIPES = {r.name: r for r in (
+    Recipe("lab-300k", width=64),
+    Recipe("lab-1m", keep_at=(750, 1500, 3000)),
+    Recipe("lab-3m", width=224, layers=5, learning_rate=2e-3),
+)}
 MINIATURE = Recipe(name="miniature", width=64, layers=2, vocab_size=512, steps=150, documents_per_step=32, warmup=20)
 
 
 def train_tokenizer(recipe: Recipe, documents: int = 6000) -> PreTrainedTokenizerFast:
     rng = random.Random(f"tokenizer/{recipe.seed}")
-    texts = ["\n".join(draw_document(rng)) for _ in range(documents)]
+    drawn = (draw_document(rng) for _ in range(documents))
+    texts = ["\n".join([*(m["content"] for m in d.messages), d.answer]) for d in drawn]
     tokenizer = Tokenizer(models.BPE())
     # words without their space, so that a name has the same tokens in a message, in quotes and in a call; digits one by one
     words = pre_tokenizers.Split(Regex(r"\p{L}+|\p{N}|[^\p{L}\p{N}]+"), "isolated")
@@ -70,20 +82,41 @@ def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCau
         rope_theta=10_000.0, tie_word_embeddings=True, bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id))
 
 
-def draw_pool(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, pool: int, batches: int) -> list[list[tuple[list[int], list[int]]]]:
+def render(document: Document) -> tuple[str, str]:
+    """(prompt, answer) as the chat template writes them."""
+    turns = "".join(f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in document.messages)
+    return f"{turns}<|im_start|>assistant\n", f"{document.answer}<|im_end|>"
+
+
+Pool = list[list[tuple[list[int], list[int]]]]
+
+
+def draw_pool(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, pool: int, batches: int) -> Pool:
     """`batches` batches of (prompt ids, answer ids), documents of like length together; pool number `pool` of the seed."""
     rng = random.Random(f"documents/{recipe.seed}/{pool}")
     documents: list[tuple[list[int], list[int]]] = []
     while len(documents) < batches * recipe.documents_per_step:
-        drawn = [draw_document(rng) for _ in range(256)]
-        prompts = tokenizer([f"<|im_start|>user\n{q}<|im_end|>\n<|im_start|>assistant\n" for q, _ in drawn], add_special_tokens=False).input_ids
-        answers = tokenizer([f"{a}<|im_end|>" for _, a in drawn], add_special_tokens=False).input_ids
-        documents += [(p, a) for p, a in zip(prompts, answers) if len(p) + len(a) <= recipe.max_tokens]
+        prompts, answers = zip(*(render(draw_document(rng)) for _ in range(256)))
+        ids = (tokenizer(list(texts), add_special_tokens=False).input_ids for texts in (prompts, answers))
+        documents += [(p, a) for p, a in zip(*ids) if len(p) + len(a) <= recipe.max_tokens]
     documents = sorted(documents[: batches * recipe.documents_per_step], key=lambda d: len(d[0]) + len(d[1]))
     size = recipe.documents_per_step
     cut = [documents[i : i + size] for i in range(0, len(documents), size)]
     rng.shuffle(cut)
     return cut
+
+
+def kept_pool(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, pool: int, batches: int, folder: Path) -> Pool:
+    """The same, read from `folder` where another size of the family has drawn it before."""
+    same = hashlib.sha256(json.dumps([recipe.seed, recipe.documents_per_step, recipe.max_tokens, batches, tokenizer.get_vocab()], sort_keys=True).encode()).hexdigest()[:12]
+    file = folder / f"{same}-{pool:04d}.json"
+    if file.exists():
+        return json.loads(file.read_text())
+    drawn = draw_pool(recipe, tokenizer, pool, batches)
+    folder.mkdir(parents=True, exist_ok=True)
+    file.with_suffix(".new").write_text(json.dumps(drawn))
+    file.with_suffix(".new").replace(file)
+    return drawn
 
 
 def answer_loss(model: Qwen3ForCausalLM, batch: list[tuple[list[int], list[int]]]) -> torch.Tensor:
@@ -99,91 +132,101 @@ def answer_loss(model: Qwen3ForCausalLM, batch: list[tuple[list[int], list[int]]
     return torch.nn.functional.cross_entropy(model.lm_head(hidden[learnt]), labels[:, 1:][learnt])
 
 
-def pretrain(recipe: Recipe, work: Path, log_every: int = 50, save_every: int = 250) -> tuple[Qwen3ForCausalLM, PreTrainedTokenizerFast]:
+def optimizers(recipe: Recipe, model: Qwen3ForCausalLM) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside (its steps scaled to AdamW's, so that one learning rate serves both), AdamW for embedding and norms."""
+    inside = [p for name, p in model.named_parameters() if p.dim() == 2 and "embed" not in name]
+    rest = [p for name, p in model.named_parameters() if p.dim() < 2 or "embed" in name]
+    common = dict(lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    return [torch.optim.Muon(inside, **common, adjust_lr_fn="match_rms_adamw"), torch.optim.AdamW(rest, **common, betas=(0.9, 0.95))]
+
+
+def pretrain(recipe: Recipe, work: Path, log_every: int = 50, save_every: int = 100) -> tuple[Qwen3ForCausalLM, PreTrainedTokenizerFast]:
     """Train, or go on from the last save in `work`; the same recipe gives the same model either way."""
     work.mkdir(parents=True, exist_ok=True)
     state_file, log = work / "state.safetensors", work / "log.jsonl"
     tokenizer = train_tokenizer(recipe)
     model = new_model(recipe, tokenizer)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.95), weight_decay=recipe.weight_decay)
-    start = restore(state_file, recipe, model, optimizer) if state_file.exists() else 0
+    both = optimizers(recipe, model)
+    start = restore(state_file, recipe, model, both) if state_file.exists() else 0
     batches_per_pool, batches, losses, since = 16, [], [], time.time()
     for step in range(start, recipe.steps):
         if not batches or step % batches_per_pool == 0:
-            batches = draw_pool(recipe, tokenizer, step // batches_per_pool, batches_per_pool)
+            batches = kept_pool(recipe, tokenizer, step // batches_per_pool, batches_per_pool, work.parent / "documents")
         rate = recipe.learning_rate * min((step + 1) / recipe.warmup, 1 - 0.99 * max(0, step - recipe.warmup) / (recipe.steps - recipe.warmup))
-        for group in optimizer.param_groups:
-            group["lr"] = rate
         loss = answer_loss(model, batches[step % batches_per_pool])
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
+        for optimizer in both:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
+            optimizer.zero_grad()
         losses.append(loss.item())
         if (step + 1) % log_every == 0 or step + 1 == recipe.steps:
             line = {"step": step + 1, "loss": round(sum(losses) / len(losses), 4), "seconds": round(time.time() - since, 1)}
             with log.open("a") as file:
                 print(json.dumps(line), file=file)
-            print(line, flush=True)
+            print(recipe.name, line, flush=True)
             losses = []
         if (step + 1) % save_every == 0 or step + 1 == recipe.steps:
-            keep(state_file, step + 1, recipe, model, optimizer)
+            keep(state_file, step + 1, recipe, model, both)
+        if step + 1 in recipe.keep_at:
+            export(model, tokenizer, work / f"{recipe.name}-at-{step + 1}")
     if not all(torch.isfinite(p).all() for p in model.parameters()):
         raise FloatingPointError("pre-training ended in weights that are not finite; lower learning_rate")
     return model.eval(), tokenizer
 
 
-def keep(path: Path, step: int, recipe: Recipe, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+def keep(path: Path, step: int, recipe: Recipe, model: torch.nn.Module, both: list[torch.optim.Optimizer]) -> None:
     tensors = {f"model/{k}": v.detach().clone() for k, v in model.named_parameters()}
-    for i, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer/{i}/{k}": v.clone() for k, v in state.items()}
+    for o, optimizer in enumerate(both):
+        for i, state in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer/{o}/{i}/{k}": v.clone() for k, v in state.items()}
     save_file(tensors, path.with_suffix(".new"), metadata={"step": str(step), "recipe": json.dumps(asdict(recipe))})
     path.with_suffix(".new").replace(path)
 
 
-def restore(path: Path, recipe: Recipe, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    from safetensors import safe_open
-
+def restore(path: Path, recipe: Recipe, model: torch.nn.Module, both: list[torch.optim.Optimizer]) -> int:
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
-    if json.loads(metadata["recipe"]) != asdict(recipe):
+    if metadata["recipe"] != json.dumps(asdict(recipe)):
         raise ValueError(f"{path} belongs to another recipe: {metadata['recipe']}; use another --work folder or remove it")
     tensors = load_file(path)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(tensors[f"model/{name}"])
-    state = optimizer.state_dict()
-    for key, value in tensors.items():
-        if key.startswith("optimizer/"):
-            _, i, name = key.split("/")
-            state["state"].setdefault(int(i), {})[name] = value
-    optimizer.load_state_dict(state)
+    for o, optimizer in enumerate(both):
+        state = optimizer.state_dict()
+        for key, value in tensors.items():
+            if key.startswith(f"optimizer/{o}/"):
+                _, _, i, name = key.split("/")
+                state["state"].setdefault(int(i), {})[name] = value
+        optimizer.load_state_dict(state)
     return int(metadata["step"])
 
 
 def export(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """What is shipped: half-precision safetensors, the tokenizer, the generation defaults."""
-    import copy
-
     copy.deepcopy(model).to(torch.float16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=HERE / Recipe.name, help="folder of the finished model")
-    parser.add_argument("--work", type=Path, default=Path("build/small_models"), help="folder of the resumable state and the log")
-    parser.add_argument("--steps", type=int, default=Recipe.steps)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", nargs="+", choices=list(RECIPES), default=list(RECIPES), help="which of the family")
+    parser.add_argument("--out", type=Path, default=HERE, help="folder of the finished models")
+    parser.add_argument("--work", type=Path, default=Path("build/small_models"), help="folder of the resumable states and the logs")
     parser.add_argument("--no-card", action="store_true", help="skip the measurements")
     arguments = parser.parse_args()
-    recipe = Recipe(steps=arguments.steps, seed=arguments.seed)
-    model, tokenizer = pretrain(recipe, arguments.work / recipe.name)
-    export(model, tokenizer, arguments.out)
-    if not arguments.no_card:
-        from small_models.card import write_card
+    from small_models.card import write_card
 
-        write_card(arguments.out, recipe, arguments.work / recipe.name / "log.jsonl")
+    for name in arguments.only:
+        recipe, work = RECIPES[name], arguments.work / name
+        export(*pretrain(recipe, work), arguments.out / name)
+        for step in recipe.keep_at:
+            shutil.copytree(work / f"{name}-at-{step}", arguments.out / f"{name}-at-{step}", dirs_exist_ok=True)
+        if not arguments.no_card:
+            write_card(arguments.out / name, recipe, work / "log.jsonl")
 
 
 if __name__ == "__main__":

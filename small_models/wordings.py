@@ -120,3 +120,18 @@ def frame(question: str, parts: dict[str, str], rng: random.Random) -> str:
         closing = pick(CLOSINGS, rng)
     body = "".join(f"{before}{heads[k]}{after}{parts[k]}" for k in order if k in parts)
     return question + body + (last + closing if closing else "")
+
+
+RETOLD = (("Test {i}: {call} gave {out} instead of {exp}.", "{call} returned {out}, expected {exp}", "AssertionError: {call} == {out}, should be {exp}",
+           "assert {call} == {exp}\nbut it was {out}", "For {call} your function gives {out}. Right is {exp}.", "{call}: {out} != {exp}", "{call}\n- {exp}\n+ {out}",
+           "Your code says {out} for {call}, the answer is {exp}."),
+          ("Test {i}: {call} gave {out}, which is wrong.", "{call} returned {out}, wrong", "For {call} your function gives {out}. No.", "{call}: {out} is not right"))
+
+
+def retell(text: str, rng: random.Random) -> str:
+    """The feedback of a failing test in other words; what is no wrong answer stays."""
+    if not text.startswith("Test "):
+        return text
+    head, call, out, *rest = text.split("\n")
+    fields = {"i": head[5:].split(":")[0], "call": call.removeprefix("Input: "), "out": out.removeprefix("Output: "), "exp": "".join(rest).removeprefix("Expected: ")}
+    return rng.choice(RETOLD[0] if rest else RETOLD[1]).format(**fields)

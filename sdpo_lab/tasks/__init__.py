@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 from sdpo_lab.errors import check_choice, unknown_keywords
+from sdpo_lab.tasks.adapters import Guard, JudgeError, task_from_function
 from sdpo_lab.tasks.base import Problem, Task, Verdict
+from sdpo_lab.tasks.followup import FollowUp
+from sdpo_lab.tasks.reasoning_gym import PREFIX, ReasoningGym
+from sdpo_lab.tasks.tinycode import TinyCode
 from sdpo_lab.tasks.toolcall import ToolCall
 
-TASKS = {"toolcall": ToolCall}
+TASKS = {"toolcall": ToolCall, "tinycode": TinyCode, "followup": FollowUp}
 
-__all__ = ["Problem", "Task", "Verdict", "list_tasks", "load_task"]
+__all__ = ["Guard", "JudgeError", "Problem", "Task", "Verdict", "list_tasks", "load_task", "task_from_function"]
 
 
 def list_tasks() -> dict[str, str]:
     """Names of the shipped tasks with a line on each."""
-    return {name: (kind.__doc__ or "").strip().splitlines()[0] for name, kind in TASKS.items()}
+    kinds = {**TASKS, f"{PREFIX}<name>": ReasoningGym}
+    return {name: (kind.__doc__ or "").strip().splitlines()[0] for name, kind in kinds.items()}
 
 
 def load_task(name: str, seed: int = 0, **dials: object) -> Task:
-    """A shipped task; its dials are keyword arguments (see the class for names and ranges).
+    """A shipped task, or "reasoning_gym:<name>" for a data set of that package; dials are keyword arguments (see the class for names and ranges).
 
     Raises ValueError for an unknown name or dial, with the list of what there is and the nearest name.
     """
-    check_choice("task", name, TASKS)
+    if isinstance(name, str) and name.startswith(PREFIX):
+        return ReasoningGym(name.removeprefix(PREFIX), seed, **dials)
+    check_choice("task", name, [*TASKS, f"{PREFIX}<name>"])
+    if name not in TASKS:
+        raise ValueError(f"write the name of a data set in the place of <name>, for instance {PREFIX}spell_backward")
     unknown_keywords(f"task {name!r}", dials, TASKS[name].__init__)
     return TASKS[name](seed, **dials)

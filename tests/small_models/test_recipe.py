@@ -3,17 +3,18 @@
 import json
 import random
 import re
+from collections import Counter
 
 import pytest
 import torch
 
+from sdpo_lab.tasks.readings import is_test
 from sdpo_lab.tasks.toolcall.judge import find_errors
-from sdpo_lab.tasks.toolcall.requests import is_test
-from sdpo_lab.tasks.toolcall.world import BY_NAME, HELD_OUT_TOOLS, TOOLS, is_held_out
-from small_models import documents as documents_module
+from sdpo_lab.tasks.toolcall.world import BY_NAME, HELD_OUT_TOOLS, is_held_out
 from small_models import held_out, wordings
+from small_models import worlds as worlds_module
 from small_models.documents import draw_document
-from small_models.make import MINIATURE, Recipe, answer_loss, draw_pool, export, new_model, pretrain, train_tokenizer
+from small_models.make import MINIATURE, RECIPES, Recipe, answer_loss, draw_pool, export, new_model, pretrain, train_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -81,67 +82,116 @@ def test_names_have_the_same_tokens_wherever_they_stand():
     assert tokenizer.decode(tokenizer(hostile).input_ids) == hostile
 
 
+def text_of(document):
+    return "\n".join([*(m["content"] for m in document.messages), document.answer])
+
+
 def test_held_out_wordings_share_no_word_with_the_documents(documents):
     def words(text):
         return set(re.findall(r"[a-z]{4,}", re.sub(r"\{\w+\}", "", text).lower()))
 
-    used = set().union(*(words(q + " " + a) for q, a in documents))
+    # words to be reversed and what comes of them are material, like values; so are made-up names and random letters
+    used = set().union(*(words(text_of(d)) for d in documents if not d.world.startswith("reasoning_gym")))
     for pieces in vars(wordings).values():
-        used |= set().union(*map(words, pieces)) if isinstance(pieces, tuple) else set()
+        used |= set().union(*map(words, pieces)) if isinstance(pieces, tuple) and isinstance(pieces[0], str) else set()
     assert len(set(held_out.MESSAGES)) >= 50
     for group in (held_out.MESSAGES, held_out.FEEDBACK_HEADS, held_out.SOLUTION_HEADS, held_out.CLOSINGS):
         for wording in group:
-            assert not words(wording) & used, wording
+            assert not words(wording) & used, (wording, words(wording) & used)
 
 
-def test_a_hundred_phrasings_and_equal_contexts(documents, monkeypatch):
+def test_hundreds_of_phrasings_and_the_shares_of_worlds_and_contents(documents):
     assert len(wordings.UNEXPECTED) * len(wordings.ACCEPTED) > 500 and len(wordings.SOLUTION_HEADS) * len(wordings.CLOSINGS) > 400
-    frames = {q.split("\n\n")[-1] for q, _ in documents}
-    assert len(frames) > 500
-    shown = []
-    monkeypatch.setattr(documents_module, "frame", lambda question, parts, rng: shown.append(frozenset(parts)) or question)
-    rng = random.Random(5)
-    for _ in range(3000):
-        documents_module.draw_document(rng)
-    shown += [frozenset()] * (3000 - len(shown))  # a bare question has no frame
-    shares = {kind: shown.count(frozenset(kind)) / 3000 for kind in ((), ("solution",), ("feedback",), ("solution", "feedback"), ("attempt", "feedback"))}
-    assert sum(shares.values()) == pytest.approx(1) and all(0.17 < share < 0.23 for share in shares.values()), shares
+    assert len({d.messages[-1]["content"].split("\n\n")[-1] for d in documents if d.rendering == "varied"}) > 500
+    worlds = Counter(d.world for d in documents)
+    shares = {f.__name__: share for f, share in worlds_module.WORLDS.items()}
+    assert sum(shares.values()) == pytest.approx(1)
+    assert worlds["reasoning_gym:chain_sum"] / len(documents) == pytest.approx(shares["add"], rel=0.25)
+    told = [d for d in documents if d.world in ("toolcall", "tinycode", "followup")]
+    contents = Counter(d.content for d in told)
+    for content in ("nothing", "solution", "feedback", "attempt and feedback"):
+        assert contents[content] > 0.1 * len(told), contents
+    assert all(d.content in ("nothing", "solution") for d in documents if d.world.startswith("reasoning_gym"))
 
 
-def test_what_is_held_out_stays_out(documents):
-    """No document asks for a test problem, uses the held-out tool, or is answered with a held-out pair or combination."""
-    made_up = 0
-    for question, answer in documents:
-        assert HELD_OUT_TOOLS[0].name not in question + answer
-        for line in answer.split("\n"):
-            tool = BY_NAME[line.split("(")[0]]
-            names = re.findall(r"(\w+)=", line)
-            ranks = []
-            for argument, name in zip(tool.arguments, names, strict=True):
-                assert name != argument.held_out, line
-                if name in argument.names:
-                    ranks.append(argument.names.index(name))
-                else:  # a made-up name: never from the held-out half
-                    made_up += 1
-                    assert sum(map(ord, name)) % 2 == 1, line
-            if len(ranks) == len(tool.arguments):
-                assert not is_held_out(tuple(ranks)), line
-    assert made_up > 500
+def test_no_document_asks_a_test_problem(documents):
+    """Neither for itself nor about another request: every question comes from the train split."""
     rng = random.Random(12)
-    bare = [draw_document(rng, "bare")[0] for _ in range(3000)]  # the prompt and nothing else
-    assert not any(map(is_test, bare)) and len(set(bare)) > 2900
+    bare = [d for d in (draw_document(rng, "paper", "nothing") for _ in range(4000)) if d.world != "toolcall"]
+    assert not any(is_test(d.messages[0]["content"]) for d in bare) and len({d.messages[0]["content"] for d in bare}) > 1500
+    asked = []
+    original = worlds_module.tool_case
+    worlds_module.tool_case = lambda question, calls, api: asked.append(question) or original(question, calls, api)
+    try:
+        for _ in range(3000):
+            worlds_module.toolcall(rng)
+    finally:
+        worlds_module.tool_case = original
+    assert not any(map(is_test, asked))
 
 
-def test_answers_are_right_in_their_own_world(documents):
-    """Every answer parses, and every call names all arguments of its tool."""
-    for _, answer in documents[:3000]:
-        lines = answer.split("\n")
-        asked, convention = [], {}
-        for line in lines:
-            tool = BY_NAME[line.split("(")[0]]
-            names = re.findall(r"(\w+)=", line)
-            convention[tool.name] = dict(zip([a.role for a in tool.arguments], names))
-            values = [eval(v) for v in re.findall(r"=('[^']*'|\d+)", line)]  # our own text, not a model's
-            asked.append({"tool": tool.name, "values": dict(zip([a.role for a in tool.arguments], values))})
-        assert find_errors(asked, convention, answer) == ([], 1.0)
-    assert {t.name for t in TOOLS} == {line.split("(")[0] for _, a in documents for line in a.split("\n")}
+def test_what_is_held_out_of_toolcall_stays_out(documents, monkeypatch):
+    """The held-out tool, pairs, combinations and half of the made-up names are in no convention that a document draws."""
+    for d in documents:
+        assert not re.search(rf"\b{HELD_OUT_TOOLS[0].name}\(", text_of(d))
+    conventions = []
+    original = worlds_module.tool_case
+    monkeypatch.setattr(worlds_module, "tool_case", lambda question, calls, api: conventions.append(api) or original(question, calls, api))
+    rng, made_up, borrowed, renamed = random.Random(13), 0, 0, 0
+    for _ in range(15_000):
+        worlds_module.toolcall(rng)
+    for api in conventions:
+        renamed += any(name != shown for name, shown in api.shown.items())
+        for tool, names in api.names.items():
+            arguments = BY_NAME[tool].arguments
+            assert len(set(names.values())) == len(names) and all(names[a.role] != a.held_out for a in arguments)
+            for a in arguments:
+                if names[a.role] not in worlds_module.EVERY_NAME:
+                    made_up += 1
+                    assert sum(map(ord, names[a.role])) % 2 == 1  # never from the held-out half
+                borrowed += names[a.role] in worlds_module.EVERY_NAME and names[a.role] not in a.names
+            if all(names[a.role] in a.names for a in arguments):
+                assert not is_held_out(tuple(a.names.index(names[a.role]) for a in arguments))
+    assert made_up > 1000 and borrowed > 1000 and renamed > 1000
+    assert all(api.odd or set(names.values()) <= set(worlds_module.EVERY_NAME) for api in conventions for names in api.names.values())
+
+
+def test_answers_are_right_in_their_own_world():
+    """Every answer passes its own world's judge, every attempt of the fallible author fails it, and says why."""
+    rng = random.Random(14)
+    for _ in range(300):
+        case = worlds_module.code(rng)
+        attempt, feedback = case.fail(rng)
+        assert attempt != case.answer and feedback
+        compile(case.answer, "answer", "exec")
+    for _ in range(300):
+        case = worlds_module.chat(rng)
+        attempt, feedback = case.fail(rng)
+        assert attempt != case.answer and feedback
+    for _ in range(300):
+        original = worlds_module.tool_case
+        seen = []
+        worlds_module.tool_case = lambda question, calls, api: seen.append((calls, api)) or original(question, calls, api)
+        try:
+            case = worlds_module.toolcall(rng)
+        finally:
+            worlds_module.tool_case = original
+        (calls, api), = seen
+        plain = case.answer
+        for name, shown in api.shown.items():
+            plain = re.sub(rf"^{shown}(?=\()", name, plain, flags=re.MULTILINE)
+        assert find_errors(calls, api.names, plain) == ([], 1.0)
+        attempt, feedback = case.fail(rng)
+        assert attempt != case.answer and feedback
+    for world in (worlds_module.spell, worlds_module.add):
+        case = world(rng)
+        assert case.answer and case.fail is None
+
+
+def test_sizes_lie_a_factor_of_three_to_four_apart_and_fit():
+    tokenizer = train_tokenizer(RECIPES["lab-1m"], documents=500)
+    sizes = [sum(p.numel() for p in new_model(r, tokenizer).parameters()) for r in RECIPES.values()]
+    assert len(sizes) >= 3 and all(3 <= b / a <= 4 for a, b in zip(sizes, sizes[1:])), sizes
+    assert len({(r.steps, r.documents_per_step, r.seed, r.vocab_size, r.max_tokens) for r in RECIPES.values()}) == 1  # equal tokens, one tokenizer
+    files = [2 * size for size, r in zip(sizes, RECIPES.values()) for _ in range(1 + len(r.keep_at))]
+    assert sum(files) < 24e6

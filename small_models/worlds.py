@@ -1,0 +1,232 @@
+"""The small worlds documents are about, one for each shipped task: a request, the convention it is meant in, and a fallible author who guesses.
+
+Every document draws its own convention from the prior, so that only its context tells. What is held out of all of them: test problems, and for
+`toolcall` combinations, pairs, a tool and half of the made-up names (see `sdpo_lab.tasks.toolcall.world`).
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sdpo_lab.tasks import followup, tinycode
+from sdpo_lab.tasks.readings import draw_from_prior as draw_readings
+from sdpo_lab.tasks.readings import is_test as is_test_problem
+from sdpo_lab.tasks.sandbox import Program
+from sdpo_lab.tasks.tinycode import judge as code_judge
+from sdpo_lab.tasks.tinycode import world as code_world
+from sdpo_lab.tasks.toolcall.judge import find_errors, say
+from sdpo_lab.tasks.toolcall.requests import draw_problem, write_call
+from sdpo_lab.tasks.toolcall.world import BY_NAME, TOOLS, draw_from_prior, nonsense_name
+from small_models import wordings
+
+
+@dataclass
+class Case:
+    """One request in one convention."""
+
+    world: str
+    question: str
+    answer: str
+    fail: Callable[[random.Random], tuple[str, str]] | None = None  #: (attempt, feedback) of a fallible author; None where a world has no feedback
+    topics: frozenset[str] = frozenset()  #: tools or kinds of request it is about
+    odd: bool = False  #: holds names that only a context can supply
+    again: Callable[[random.Random], Case] | None = None  #: another request in the same convention
+    lie: Callable[[random.Random], tuple[str, str]] | None = None  #: the same from somebody who means something else
+
+
+# --- toolcall ---------------------------------------------------------------------------------------------------------------------------------
+
+CALLS = (1, 2, 3, 4, 5, 6, 7, 8)
+CALL_WEIGHTS = (0.78, 0.1, 0.04, 0.02, 0.02, 0.01, 0.015, 0.015)
+LEVELS, LEVEL_WEIGHTS = (0, 1, 2, 3), (0.04, 0.22, 0.48, 0.26)
+EVERY_NAME = sorted({n for t in TOOLS for a in t.arguments for n in a.names})
+
+
+@dataclass
+class Api:
+    """The convention of one `toolcall` document: argument names, and what its tools are called."""
+
+    names: dict[str, dict[str, str]]
+    shown: dict[str, str]
+    level: int
+    odd: bool  #: holds names that only the context can supply
+
+
+def toolcall(rng: random.Random, told: bool = True) -> Case:
+    """`told`: something of the convention will be shown, so that it may hold names nobody could guess."""
+    asked = draw_problem(TOOLS, rng.choices(CALLS, CALL_WEIGHTS)[0], "train", rng)
+    tools = list(dict.fromkeys(c["tool"] for c in asked.data["calls"]))
+    api = Api({name: draw_from_prior(BY_NAME[name], rng) for name in tools}, {name: name for name in tools}, rng.choices(LEVELS, LEVEL_WEIGHTS)[0], False)
+    if told and rng.random() < 0.25:
+        strange_names(api, rng)
+    if rng.random() < 0.1:
+        api.shown = {name: nonsense_name(rng, held_out=False) for name in tools}
+    return tool_case(asked.messages[0]["content"], asked.data["calls"], api)
+
+
+def strange_names(api: Api, rng: random.Random) -> None:
+    """One or all names of every tool become made-up ones, or such as are right for other arguments (never the held-out pairs)."""
+    api.odd, api.level = True, rng.choice((2, 2, 3))
+    for tool, names in api.names.items():
+        for role in rng.choice((list(names), [rng.choice(list(names))])):
+            argument = next(a for a in BY_NAME[tool].arguments if a.role == role)
+            others = [n for n in EVERY_NAME if n not in (*names.values(), *argument.names, argument.held_out)]
+            names[role] = nonsense_name(rng, held_out=False) if rng.random() < 0.5 else rng.choice(others)
+
+
+def tool_case(question: str, calls: list[dict], api: Api) -> Case:
+    for name, shown in api.shown.items():
+        question = re.sub(rf"(Call |Use |call of |[Tt]ool: ){name}\b", rf"\g<1>{shown}", question)
+        question = re.sub(rf"^{name}: ", f"{shown}: ", question, flags=re.MULTILINE)
+
+    def again(rng: random.Random) -> Case:
+        tools = list(api.names)
+        names = (tools + [rng.choice(tools) for _ in calls])[: max(len(calls), len(tools))]
+        problems = [draw_problem([BY_NAME[name]], 1, "train", rng) for name in names]
+        return tool_case("\n".join(p.messages[0]["content"] for p in problems), [p.data["calls"][0] for p in problems], api)
+
+    def lie(rng: random.Random) -> tuple[str, str]:
+        other = replace(api, names={name: draw_from_prior(BY_NAME[name], rng) for name in api.names})
+        return fail_call(calls, other, rng)
+
+    return Case("toolcall", question, write_calls(calls, api), lambda rng: fail_call(calls, api, rng), frozenset(api.names), api.odd, again, lie)
+
+
+def write_calls(calls: list[dict], api: Api, names: dict | None = None) -> str:
+    lines = (write_call(c["tool"], (names or api.names)[c["tool"]], c["values"]) for c in calls)
+    return "\n".join(api.shown[c["tool"]] + line[len(c["tool"]) :] for c, line in zip(calls, lines))
+
+
+def fail_call(calls: list[dict], api: Api, rng: random.Random) -> tuple[str, str]:
+    """(attempt, message): a fallible author who guesses names from the prior, until a guess is wrong."""
+    plain = Api(api.names, {name: name for name in api.shown}, api.level, api.odd)  # the judge knows tools by their own names
+    while True:
+        u = rng.random()
+        guess = {tool: {a.role: rng.choices(a.names, (0.55, 0.2, 0.13, 0.12))[0] if rng.random() < 0.8 else names[a.role]
+                        for a in BY_NAME[tool].arguments} for tool, names in api.names.items()}
+        if u < 0.05:  # right names, a wrong value
+            wrong = [dict(c, values=dict(c["values"])) for c in calls]
+            role = rng.choice(list(wrong[0]["values"]))
+            wrong[0]["values"][role] = draw_problem([BY_NAME[wrong[0]["tool"]]], 1, "train", rng).data["calls"][0]["values"][role]
+            attempt = write_calls(wrong, plain, guess)
+        else:
+            attempt = write_calls(calls, plain, guess)
+        if 0.05 <= u < 0.08:
+            attempt = attempt[: rng.randint(3, len(attempt) - 1)]
+        elif u < 0.11 and len(calls) == 1:  # an argument left out
+            attempt = attempt.split(", ")[0] + ")"
+        errors, _ = find_errors(calls, api.names, attempt)
+        if errors:
+            error = replace(errors[0], tool=api.shown.get(errors[0].tool, errors[0].tool))
+            worded = error.kind in ("unexpected", "missing", "value", "syntax") and rng.random() < 0.8
+            for name, shown in api.shown.items():
+                attempt = re.sub(rf"^{name}(?=\()", shown, attempt, flags=re.MULTILINE)
+            return attempt, wordings.message(error, api.level, rng) if worded else say(error, api.level) or "wrong"
+
+
+# --- tinycode ---------------------------------------------------------------------------------------------------------------------------------
+
+
+def code(rng: random.Random, told: bool = True) -> Case:
+    data = tinycode.draw_problem("train", rng)
+    return code_case(data.messages[0]["content"], data.data, draw_readings(code_world.QUESTIONS[data.data["kind"]], rng))
+
+
+def code_case(question: str, data: dict[str, Any], readings: dict[str, str]) -> Case:
+    def again(rng: random.Random) -> Case:
+        while True:
+            problem = tinycode.draw_problem("train", rng)
+            if problem.data["kind"] == data["kind"]:
+                return code_case(problem.messages[0]["content"], problem.data, readings)
+
+    def lie(rng: random.Random) -> tuple[str, str]:
+        return fail_code(data, draw_readings(code_world.QUESTIONS[data["kind"]], rng), rng)
+
+    return Case("tinycode", question, code_world.write_code(data, readings), lambda rng: fail_code(data, readings, rng), frozenset([data["kind"]]), False, again, lie)
+
+
+def fail_code(data: dict[str, Any], readings: dict[str, str], rng: random.Random) -> tuple[str, str]:
+    """(attempt, feedback): an author who takes the description in another way, or slips."""
+    kind = code_world.KINDS[data["kind"]]
+    public, _ = code_judge.tests(tinycode.canonical(data))
+    expected = code_judge.results_of(data, readings, public)
+    while True:
+        u = rng.random()
+        if u < 0.12:
+            attempt = code_world.write_code(data, expression=rng.choice(kind.slips))
+        else:
+            guess = draw_readings(kind.questions, rng) if rng.random() < 0.6 else {q: rng.choice(options) for q, options in kind.questions.items()}
+            attempt = code_world.write_code(data, guess)
+        if 0.12 <= u < 0.17:
+            attempt = attempt[: rng.randint(4, len(attempt) - 1)]
+        elif 0.17 <= u < 0.2:
+            attempt = attempt.replace(data["function"], rng.choice(kind.functions), 1)
+        outcomes = code_judge.run_trusted(Program(attempt, data["function"], public))
+        text = code_judge.say(data["function"], public, outcomes, expected, 2 if rng.random() < 0.92 else 1)
+        if text:
+            return attempt, text if rng.random() < 0.7 else wordings.retell(text, rng)
+
+
+# --- followup ---------------------------------------------------------------------------------------------------------------------------------
+
+
+def chat(rng: random.Random, told: bool = True) -> Case:
+    problem = followup.draw_problem("train", rng)
+    return chat_case(problem.messages[0]["content"], problem.data, draw_readings(followup.QUESTIONS[problem.data["kind"]], rng))
+
+
+def chat_case(question: str, data: dict[str, Any], readings: dict[str, str]) -> Case:
+    def again(rng: random.Random) -> Case:
+        while True:
+            problem = followup.draw_problem("train", rng)
+            if problem.data["kind"] == data["kind"]:
+                return chat_case(problem.messages[0]["content"], problem.data, readings)
+
+    def fail(rng: random.Random, wanted: dict[str, str] = readings) -> tuple[str, str]:
+        while True:
+            guess = {q: rng.choice(options) if rng.random() < 0.5 else wanted[q] for q, options in followup.QUESTIONS[data["kind"]].items()}
+            attempt = followup.write_answer(data, guess)
+            if guess != wanted:
+                return attempt, followup.next_message(data, wanted, attempt, 2 if rng.random() < 0.9 else 1, rng)
+
+    def lie(rng: random.Random) -> tuple[str, str]:
+        return fail(rng, draw_readings(followup.QUESTIONS[data["kind"]], rng))
+
+    return Case("followup", question, followup.write_answer(data, readings), fail, frozenset([data["kind"]]), False, again, lie)
+
+
+# --- reasoning-gym ----------------------------------------------------------------------------------------------------------------------------
+
+#: Data sets of reasoning-gym the shipped models know a little of, with the settings they were pre-trained on.
+GYM = {"spell_backward": dict(min_word_len=3, max_word_len=7), "chain_sum": dict(min_terms=2, max_terms=3, min_digits=1, max_digits=2)}
+
+
+@functools.cache
+def gym(name: str) -> Any:
+    import reasoning_gym
+
+    return reasoning_gym.create_dataset(name, seed=0, size=2**31 - 1, **GYM[name])
+
+
+def gym_case(name: str, rng: random.Random) -> Case:
+    while True:
+        entry = gym(name)[rng.randrange(2**31 - 1)]
+        if not is_test_problem(entry["question"]):
+            return Case(f"reasoning_gym:{name}", entry["question"], entry["answer"])
+
+
+def spell(rng: random.Random, told: bool = True) -> Case:
+    return gym_case("spell_backward", rng)
+
+
+def add(rng: random.Random, told: bool = True) -> Case:
+    return gym_case("chain_sum", rng)
+
+
+#: Each with its share of the documents.
+WORLDS = {toolcall: 0.34, code: 0.34, chat: 0.12, spell: 0.12, add: 0.08}
