@@ -109,29 +109,54 @@ def kept_effect(found: dict[str, dict[str, Any]]) -> float:
     return (found["held out wordings: feedback, dial 2"]["accuracy"] - bare) / (found["seen wordings: feedback, dial 2"]["accuracy"] - bare)
 
 
-def write_card(folder: Path, recipe: Any = None, log: Path | None = None) -> None:
-    """Measure the model in `folder`; write card.json and README.md beside it."""
+def write_card(folder: Path, recipe: Any = None, log: Path | None = None, step: int = 0) -> None:
+    """Measure the model in `folder`; write card.json and README.md beside it. Of an intermediate checkpoint (after `step`) the tasks alone are measured."""
     old = json.loads((folder / "card.json").read_text()) if (folder / "card.json").exists() else {}
+    recipe, step = asdict(recipe) if recipe else old["recipe"], step or old.get("step", 0)
     model, tokenizer = load_model(str(folder))
-    found, tasks = measure(model, tokenizer), try_tasks(model, tokenizer)
-    card = {
-        "name": folder.name, "parameters": sum(p.numel() for p in model.parameters()), "sha256": model_checksum(folder),
-        "recipe": asdict(recipe) if recipe else old.get("recipe"), "made_with": software(),
-        "loss_curve": [json.loads(line) for line in log.read_text().splitlines()] if log else old.get("loss_curve"),
-        "summary": {"pass@1": found["bare question"]["accuracy"], "teacher, feedback": found["after a failure: feedback, dial 2"]["accuracy"],
-                    "teacher, solution": found["after a failure: solution"]["accuracy"], "kept in new words": kept_effect(found)},
-        "tasks": tasks, "measured": found,
-    }
+    tasks = try_tasks(model, tokenizer)
+    card = {"name": folder.name, "parameters": sum(p.numel() for p in model.parameters()), "sha256": model_checksum(folder), "recipe": recipe, "made_with": software(), "tasks": tasks,
+            "summary": {name: tasks["toolcall"][name]["accuracy"] for name in ("pass@1", "teacher, feedback", "teacher, solution")}}
+    if step:
+        card["step"] = step
+    else:
+        found = measure(model, tokenizer)
+        card |= {"loss_curve": [json.loads(line) for line in log.read_text().splitlines()] if log else old["loss_curve"], "measured": found}
+        card["summary"] = {"pass@1": found["bare question"]["accuracy"], "teacher, feedback": found["after a failure: feedback, dial 2"]["accuracy"],
+                           "teacher, solution": found["after a failure: solution"]["accuracy"], "kept in new words": kept_effect(found)}
+    text = checkpoint_text(card) if step else card_text(card)
     (folder / "card.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(card_text(card), encoding="utf-8")
-    print(card_text(card))
+    (folder / "README.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+def task_table(card: dict[str, Any]) -> str:
+    heads = ("pass@1", "pass@8", "teacher, feedback", "teacher, solution")
+    rows = "\n".join(f"| `{name}` | {' | '.join(show(found[h]) if h in found else '' for h in heads)} |" for name, found in card["tasks"].items())
+    return f"""Preflight on training problems of seed {SEEDS.start} at T = 1: one attempt, eight attempts, and fresh answers of the teacher in the place of failed attempts.
+Intervals are Wilson's at 95 %.
+
+| task | {' | '.join(heads)} |
+|---|---|---|---|---|
+{rows}
+"""
+
+
+def checkpoint_text(card: dict[str, Any]) -> str:
+    return f"""---
+license: apache-2.0
+---
+# {card['name']}
+
+`{card['recipe']['name']}` after {card['step']:,} of its {card['recipe']['steps']:,} steps, in the middle of its schedule of learning rates: for experiments on how skill and the use
+of feedback grow. SHA-256 of the weights: `{card['sha256']}`.
+
+{task_table(card)}"""
 
 
 def card_text(card: dict[str, Any]) -> str:
     recipe, curve = card["recipe"], card["loss_curve"]
     rows = "\n".join(f"| {name} | {show(m)} | {m['n']} |" for name, m in card["measured"].items())
-    heads = ("pass@1", "pass@8", "teacher, feedback", "teacher, solution")
-    tasks = "\n".join(f"| `{name}` | {' | '.join(show(found[h]) if h in found else '' for h in heads)} |" for name, found in card["tasks"].items())
     return f"""---
 license: apache-2.0
 ---
@@ -154,12 +179,7 @@ half of all made-up names ("nonsense"); and every word of four letters or more i
 
 ## On every task
 
-Preflight on training problems of seed {SEEDS.start} at T = 1: one attempt, eight attempts, and fresh answers of the teacher in the place of failed attempts. Intervals are Wilson's at 95 %.
-
-| task | {' | '.join(heads)} |
-|---|---|---|---|---|
-{tasks}
-
+{task_table(card)}
 ## What it reads, in `toolcall`
 
 One attempt a problem at T = 1, on test problems of conventions {SEEDS.start} to {SEEDS.stop - 1} with base accuracy dial 0.05. "After a failure": shown what stands

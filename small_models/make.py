@@ -225,8 +225,8 @@ def main() -> None:
         export(*pretrain(recipe, work), arguments.out / name)
         for step in recipe.keep_at:
             shutil.copytree(work / f"{name}-at-{step}", arguments.out / f"{name}-at-{step}", dirs_exist_ok=True)
-        if not arguments.no_card:
-            write_card(arguments.out / name, recipe, work / "log.jsonl")
+        for step in () if arguments.no_card else (0, *recipe.keep_at):
+            write_card(arguments.out / (f"{name}-at-{step}" if step else name), recipe, work / "log.jsonl", step)
 
 
 if __name__ == "__main__":
