@@ -29,6 +29,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python -c '' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/python -m pip install -qq -c constraints.txt torch hatchling
 	@$(BIN)/python -m pip install -qq -c constraints.txt --no-build-isolation -e '.[all]'
+	@$(BIN)/python -m pip install -qq -c constraints.txt reasoning-gym 2>/dev/null || \
+	    echo "without the tasks of reasoning-gym: one of its needs is built with a C compiler, and that did not work here"
 	@touch $@
 
 # Without a screen the server only prints its address. Jupyter refuses to serve root unless told to.

@@ -10,7 +10,8 @@ def encode_chat(tokenizer: Any, messages: list[dict[str, str]]) -> list[int]:
     """Token ids of a chat up to where the assistant starts to write.
 
     One render, one tokenisation. Only where a message holds the string of a special token is the render cut there and
-    that string tokenised as plain characters. Raises ValueError when the tokenizer has no chat template.
+    that string tokenised as plain characters. What the template reads besides is `load_model`'s chat_template_kwargs, by
+    default enable_thinking=False. Raises ValueError when the tokenizer has no chat template.
     """
     if not getattr(tokenizer, "chat_template", None):
         raise ValueError("the tokenizer has no chat template; set tokenizer.chat_template (see the model's card) before using it here")
@@ -27,13 +28,17 @@ def encode_chat(tokenizer: Any, messages: list[dict[str, str]]) -> list[int]:
 
     if special:
         messages = [{**m, "content": special.sub(hide, m["content"])} for m in messages]
-    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, enable_thinking=False)
+    text = render(tokenizer, messages)
     if not found:
         return tokenizer(text, add_special_tokens=False).input_ids
-    ids: list[int] = []
-    for i, piece in enumerate(re.split(f"{mark}(\\d+);", text)):  # template and text in even places, marks in odd ones
-        ids += encode_plain(tokenizer, found[int(piece)]) if i % 2 else tokenizer(piece, add_special_tokens=False).input_ids
-    return ids
+    return [token for i, piece in enumerate(re.split(f"{mark}(\\d+);", text))  # template and text in even places, marks in odd ones
+            for token in (encode_plain(tokenizer, found[int(piece)]) if i % 2 else tokenizer(piece, add_special_tokens=False).input_ids)]
+
+
+def render(tokenizer: Any, messages: list[dict[str, str]]) -> str:
+    """The chat as the template writes it. What it reads besides stands with the tokenizer's other settings, and is saved with them."""
+    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True,
+                                         **{"enable_thinking": False, **tokenizer.init_kwargs.get("chat_template_kwargs", {})})
 
 
 def encode_plain(tokenizer: Any, text: str) -> list[int]:

@@ -34,6 +34,7 @@ from sdpo_lab.rollouts import Rollout
 from sdpo_lab.scoring import unwrapped
 from sdpo_lab.tasks import TASKS, load_task
 from sdpo_lab.tasks.base import Problem, Task
+from sdpo_lab.tasks.reasoning_gym import PREFIX, ReasoningGym
 
 if TYPE_CHECKING:
     from sdpo_lab.trainer import SDPOTrainer
@@ -187,7 +188,8 @@ def moments(trainer: SDPOTrainer) -> dict[str, torch.Tensor]:
 
 
 def find_task(saved: dict[str, Any], given: Task | None) -> Task:
-    if given is None and saved["name"] in TASKS:
+    shipped = ReasoningGym if str(saved["name"]).startswith(PREFIX) else TASKS.get(saved["name"])
+    if given is None and shipped and shipped.__name__ == saved["class"]:  # not one in a guard, say: what its class adds is not in the name
         return load_task(saved["name"], **saved["dials"])
     if given is None:
         raise ValueError(f"the run was made on a task of your own ({saved['class']}); pass it: SDPOTrainer.resume(folder, task=...)")

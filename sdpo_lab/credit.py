@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from sdpo_lab import losses
-from sdpo_lab.chat import encode_chat, encode_plain
+from sdpo_lab.chat import encode_chat, encode_plain, render
 from sdpo_lab.config import SDPOConfig
 from sdpo_lab.reprompt import teacher_messages
 from sdpo_lab.rollouts import Rollout
@@ -94,10 +94,6 @@ def score(scorer: Teacher, tokenizer: Any, messages: list[dict[str, str]], ids: 
         return scorer.read([encode_chat(tokenizer, messages)], [ids], temperature, False)(slice(None)).log_softmax(-1)
     finally:
         scorer.student.train(was_training)
-
-
-def render(tokenizer: Any, messages: list[dict[str, str]]) -> str:
-    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, enable_thinking=False)
 
 
 def split_text(tokenizer: Any, ids: list[int]) -> list[str]:

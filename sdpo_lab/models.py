@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import Any
 
 import torch
 
-from sdpo_lab.errors import check_range
+from sdpo_lab.chat import render
+from sdpo_lab.errors import check_choice, check_range
 
 DEFAULT = "lab-1m"
 
@@ -35,7 +37,8 @@ def list_models() -> list[dict[str, Any]]:
     return rows
 
 
-def load_model(name: str = DEFAULT, device: str = "auto", dtype: str = "auto", lora: int | Any | None = None) -> tuple[Any, Any]:
+def load_model(name: str = DEFAULT, device: str = "auto", dtype: str = "auto", lora: int | Any | None = None, *, attn_implementation: str = "auto",
+               chat_template: str | None = None, chat_template_kwargs: dict[str, Any] | None = None) -> tuple[Any, Any]:
     """(model, tokenizer) of a shipped model, a folder, or a Hub id "owner/name".
 
     device  "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", "mps"
@@ -44,26 +47,71 @@ def load_model(name: str = DEFAULT, device: str = "auto", dtype: str = "auto", l
             of the weights that do not train
     lora    rank of a fresh LoRA adapter on all linear layers but the head (scale 2, no dropout), or a peft LoraConfig; the
             adapter is float32 and alone trains
+    attn_implementation   "auto" (transformers' choice), "sdpa" or "eager"; flash attention cannot take float32 weights
+    chat_template         a Jinja template in place of the tokenizer's, for a model that has none
+    chat_template_kwargs  what the template reads besides the messages. enable_thinking=False is the default everywhere;
+                          {"enable_thinking": True} lets a Qwen3 think. They travel with the tokenizer, into checkpoints too
 
-    Raises ValueError at once for a name that is neither shipped, nor a folder, nor like a Hub id, with what there is;
-    OSError for a Hub id that cannot be reached. No code of a model repository is ever run.
+    Raises ValueError at once for a name that is neither shipped, nor a folder, nor like a Hub id, with what there is, and for a
+    model that cannot be used here: no end-of-sequence token, no chat template, an architecture that brings its own code.
+    OSError for a Hub id that cannot be reached. No code of a model repository is ever run. A padding token is not needed.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     if dtype not in ("auto", "float32") and (dtype != "bfloat16" or lora is None):
         raise ValueError(f"dtype must be 'auto' or 'float32', with lora also 'bfloat16'; got {dtype!r}: half-precision weights do not train; use "
                          "SDPOConfig(bf16=True) on a GPU")
+    check_choice("attn_implementation", attn_implementation, ("auto", "sdpa", "eager"))
     adapter = None if lora is None else lora_config(lora)
     device = pick_device(device)
     source = str(find_source(name))
-    # float32 in memory whatever the file holds; eager defaults of transformers for the rest
-    with quiet():
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.bfloat16 if dtype == "bfloat16" else torch.float32, trust_remote_code=False).to(device)
+    attention = {} if attn_implementation == "auto" else {"attn_implementation": attn_implementation}
+    # the tokenizer first: what is wrong with it is known before the weights are there. float32 in memory whatever the file holds
+    with quiet(), own_code_refused(name):
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        set_chat(tokenizer, name, chat_template, chat_template_kwargs)
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.bfloat16 if dtype == "bfloat16" else torch.float32, trust_remote_code=False,
+                                                     **attention).to(device)
     model = add_adapter(model, adapter) if adapter else model
-    tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     if tokenizer.eos_token_id is None and getattr(model.generation_config, "eos_token_id", None) is None:
-        raise ValueError(f"{name!r} names no end-of-sequence token; its attempts would never end")
+        raise ValueError(f"{str(name)!r} names no end-of-sequence token, so its attempts would never end. Load it with transformers, set tokenizer.eos_token to the "
+                         "token that ends a turn in its chat template, and save the tokenizer into the model's folder or pass both to SDPOTrainer")
     return model, tokenizer
+
+
+def set_chat(tokenizer: Any, name: str, template: str | None, arguments: dict[str, Any] | None) -> None:
+    """Give a tokenizer its chat template and what the template is to read; `chat.render` uses both, and a saved tokenizer keeps them."""
+    if template is not None and not isinstance(template, str):
+        raise TypeError(f"chat_template must be a string, a Jinja template; got {type(template).__name__}")
+    tokenizer.chat_template = tokenizer.chat_template if template is None else template
+    if not tokenizer.chat_template:
+        raise ValueError(f"the tokenizer of {str(name)!r} has no chat template: it is not an instruction-tuned model, or its template lies elsewhere (see its card). "
+                         "Take an instruction-tuned one, or give the template: load_model(..., chat_template='...')")
+    for key, value in (arguments or {}).items():
+        if key in ("conversation", "messages", "tokenize", "add_generation_prompt", "continue_final_message", "chat_template"):
+            raise ValueError(f"chat_template_kwargs must leave {key!r} alone, which is set here")
+        if not re.search(rf"\b{re.escape(key)}\b", str(tokenizer.chat_template)):
+            raise ValueError(f"chat_template_kwargs has {key!r}, which the chat template of {str(name)!r} never reads, so it would do nothing")
+        try:
+            json.dumps(value)
+        except TypeError as error:
+            raise TypeError(f"chat_template_kwargs must hold what JSON can hold, to be saved with the tokenizer; {key!r} is {value!r}") from error
+    if arguments:
+        tokenizer.init_kwargs["chat_template_kwargs"] = dict(arguments)
+    rendered = render(tokenizer, [{"role": "user", "content": "question"}])
+    if "question" not in rendered:
+        raise ValueError(f"the chat template of {str(name)!r} does not show what the user says; it renders {rendered!r}")
+
+
+@contextmanager
+def own_code_refused(name: str):
+    """In our words, and without advice that does not apply here, what transformers says of a model that needs code from its repository."""
+    try:
+        yield
+    except ValueError as error:
+        if "trust_remote_code" not in str(error):
+            raise
+        raise ValueError(f"{str(name)!r} brings code of its own, which is never run here; take a model of an architecture that transformers has itself") from error
 
 
 def lora_config(lora: int | Any) -> Any:

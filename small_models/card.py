@@ -19,17 +19,13 @@ from sdpo_lab.models import load_model
 from sdpo_lab.records import model_checksum, software
 from sdpo_lab.reprompt import teacher_messages
 from sdpo_lab.rollouts import rollout
-from sdpo_lab.tasks import Problem, load_task
+from sdpo_lab.tasks import SHIPPED, Problem, load_task
 from sdpo_lab.tasks.preflight import preflight
 from sdpo_lab.tasks.toolcall.judge import find_errors, say
 from sdpo_lab.tasks.toolcall.world import NOVELTY
 from small_models import held_out, wordings
-from small_models.worlds import GYM
 
 SEEDS = range(200, 206)
-#: Every shipped task as its preflight is made, with the dials the shipped models are meant for.
-TASKS = {"toolcall": {}, "tinycode": {}, "followup": {}, **{f"reasoning_gym:{name}": dials for name, dials in GYM.items()}}
-
 
 class Bench:
     """Test problems of several conventions, each with a failed attempt of the model, and the ways to show something of it."""
@@ -96,7 +92,7 @@ def measure(model: Any, tokenizer: Any, n: int = 60) -> dict[str, dict[str, Any]
 def try_tasks(model: Any, tokenizer: Any, n: int = 96) -> dict[str, dict[str, Any]]:
     """{task: {what: proportion}}: the preflight of every shipped task, seed 200."""
     found = {}
-    for name, dials in TASKS.items():
+    for name, dials in SHIPPED.items():
         report = preflight(model, tokenizer, load_task(name, seed=SEEDS.start, **dials), n=n, seed=1)
         shares = {"pass@1": report.pass_at_1, f"pass@{report.k}": report.pass_at_k, "teacher, feedback": report.teacher_feedback, "teacher, solution": report.teacher_solution}
         found[name] = {what: proportion(share.successes, share.n) for what, share in shares.items() if share.n}

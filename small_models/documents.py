@@ -10,8 +10,9 @@ import random
 from dataclasses import dataclass
 
 from sdpo_lab import prompts
-from small_models.wordings import frame
-from small_models.worlds import WORLDS, Case
+from sdpo_lab.tasks.toolcall.world import nonsense_name
+from small_models.wordings import WORDS, frame
+from small_models.worlds import EVERY_NAME, WORLDS, Case
 
 RENDERINGS = {"varied": 0.44, "paper": 0.27, "trl": 0.1, "hindsight": 0.06, "two turns": 0.09, "predict": 0.04}
 CONTENTS = {"nothing": 0.2, "solution": 0.17, "feedback": 0.2, "solution and feedback": 0.1, "attempt and feedback": 0.14, "history": 0.1,
@@ -80,6 +81,28 @@ def write(case: Case, rendering: str, content: str, rng: random.Random) -> Docum
     else:
         messages = prompts.RENDERINGS[rendering](question, **parts)
     return Document(messages, answer, case.world, rendering, content)
+
+
+def draw_echo(rng: random.Random) -> Document:
+    """A document of the first lesson: write again what stands in the prompt, all of it or the one part that is asked for. To copy from a context is what
+    every later form rests on; here it is learnt from a few thousand short texts instead of tens of thousands of long ones."""
+    if rng.random() < 0.6:
+        text = " ".join(bit(rng) for _ in range(rng.randint(4, 12)))
+        return Document([{"role": "user", "content": rng.choice(ECHO).format(text=text)}], text, "echo", "varied", "nothing")
+    pairs = {bit(rng): bit(rng) for _ in range(rng.randint(3, 6))}
+    between, asked = rng.choice((": ", "=", " is ", " -> ")), rng.choice(list(pairs))
+    lines = rng.choice(("\n", ", ", "; ")).join(f"{k}{between}{v}" for k, v in pairs.items())
+    return Document([{"role": "user", "content": f"{lines}\n{asked}?"}], pairs[asked], "echo", "varied", "nothing")
+
+
+ECHO = ("Say it again: {text}", "{text}\nOnce more.", "Write this:\n{text}", "Repeat: {text}", "{text}\n\nThe same again, please.")
+
+
+def bit(rng: random.Random) -> str:
+    """A word, a made-up name, a number, or some of these in quotes or brackets."""
+    u = rng.random()
+    word = rng.choice(WORDS) if u < 0.4 else nonsense_name(rng, held_out=False) if u < 0.7 else str(rng.randint(0, 99)) if u < 0.85 else f"{rng.choice(EVERY_NAME)}_{rng.choice('abcxyz')}"
+    return rng.choice(("{}", "{}", "{}", "'{}'", "({})", "[{}]")).format(word)
 
 
 def stray(case: Case, rng: random.Random, same_world: bool) -> tuple[str, str]:

@@ -12,6 +12,7 @@ import hashlib
 import json
 import random
 import shutil
+import string
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from small_models.documents import Document, draw_document
+from small_models.documents import Document, draw_document, draw_echo
 
 HERE = Path(__file__).parent
 CHAT_TEMPLATE = ("{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
@@ -37,12 +38,13 @@ class Recipe:
     width: int = 128  #: hidden size; heads of 32, MLP three times as wide
     layers: int = 4
     vocab_size: int = 1536
-    steps: int = 6000
-    documents_per_step: int = 32
-    learning_rate: float = 3e-3  #: peak, after `warmup` steps; then linear to a hundredth of it
+    steps: int = 8000
+    documents_per_step: int = 16
+    learning_rate: float = 2e-3  #: peak, after `warmup` steps; then linear to a hundredth of it
     warmup: int = 100
     weight_decay: float = 0.1
     max_tokens: int = 512  #: longer documents are drawn again
+    echo_steps: int = 600  #: the first lesson: so long the share of documents that only ask to copy falls from 0.8 to 0
     keep_at: tuple[int, ...] = ()  #: steps after which the weights are kept as models of their own
     seed: int = 0
 
@@ -50,10 +52,10 @@ class Recipe:
 #: The family: equal documents in equal order, one tokenizer.
 RECIPES = {r.name: r for r in (
     Recipe("lab-300k", width=64),
-    Recipe("lab-1m", keep_at=(750, 1500, 3000)),
-    Recipe("lab-3m", width=224, layers=5, learning_rate=2e-3),
+    Recipe("lab-1m", keep_at=(1000, 2000, 4000)),
+    Recipe("lab-3m", width=224, layers=5, learning_rate=1.5e-3),
 )}
-MINIATURE = Recipe(name="miniature", width=64, layers=2, vocab_size=512, steps=150, documents_per_step=32, warmup=20)
+MINIATURE = Recipe(name="miniature", width=64, layers=2, vocab_size=512, steps=150, documents_per_step=32, learning_rate=3e-3, warmup=20, echo_steps=30)
 
 
 def train_tokenizer(recipe: Recipe, documents: int = 6000) -> PreTrainedTokenizerFast:
@@ -82,6 +84,21 @@ def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCau
         rope_theta=10_000.0, tie_word_embeddings=True, bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id))
 
 
+LETTER_BY_LETTER = "reasoning_gym:spell_backward"
+
+
+def encode(documents: list[Document], tokenizer: PreTrainedTokenizerFast) -> list[tuple[list[int], list[int]]]:
+    """(prompt ids, answer ids). A word spelt backward is written letter by letter: which letters hide in a token is what has to be learnt there."""
+    prompts, answers = zip(*map(render, documents))
+    ids = (tokenizer(list(texts), add_special_tokens=False).input_ids for texts in (prompts, answers))
+    letters = {c: tokenizer(c, add_special_tokens=False).input_ids for c in string.ascii_letters + string.digits}
+    found = []
+    for d, p, a in zip(documents, *ids):
+        spelt = d.world == LETTER_BY_LETTER and all(c in letters for c in d.answer)
+        found.append((p, [i for c in d.answer for i in letters[c]] + [tokenizer.eos_token_id] if spelt else a))
+    return found
+
+
 def render(document: Document) -> tuple[str, str]:
     """(prompt, answer) as the chat template writes them."""
     turns = "".join(f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in document.messages)
@@ -94,11 +111,11 @@ Pool = list[list[tuple[list[int], list[int]]]]
 def draw_pool(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, pool: int, batches: int) -> Pool:
     """`batches` batches of (prompt ids, answer ids), documents of like length together; pool number `pool` of the seed."""
     rng = random.Random(f"documents/{recipe.seed}/{pool}")
+    echo = 0.8 * max(0.0, 1 - pool * batches / recipe.echo_steps) if recipe.echo_steps else 0.0
     documents: list[tuple[list[int], list[int]]] = []
     while len(documents) < batches * recipe.documents_per_step:
-        prompts, answers = zip(*(render(draw_document(rng)) for _ in range(256)))
-        ids = (tokenizer(list(texts), add_special_tokens=False).input_ids for texts in (prompts, answers))
-        documents += [(p, a) for p, a in zip(*ids) if len(p) + len(a) <= recipe.max_tokens]
+        drawn = [draw_echo(rng) if rng.random() < echo else draw_document(rng) for _ in range(256)]
+        documents += [(p, a) for p, a in encode(drawn, tokenizer) if len(p) + len(a) <= recipe.max_tokens]
     documents = sorted(documents[: batches * recipe.documents_per_step], key=lambda d: len(d[0]) + len(d[1]))
     size = recipe.documents_per_step
     cut = [documents[i : i + size] for i in range(0, len(documents), size)]
@@ -108,7 +125,7 @@ def draw_pool(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, pool: int, bat
 
 def kept_pool(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, pool: int, batches: int, folder: Path) -> Pool:
     """The same, read from `folder` where another size of the family has drawn it before."""
-    same = hashlib.sha256(json.dumps([recipe.seed, recipe.documents_per_step, recipe.max_tokens, batches, tokenizer.get_vocab()], sort_keys=True).encode()).hexdigest()[:12]
+    same = hashlib.sha256(json.dumps([recipe.seed, recipe.echo_steps, recipe.documents_per_step, recipe.max_tokens, batches, tokenizer.get_vocab()], sort_keys=True).encode()).hexdigest()[:12]
     file = folder / f"{same}-{pool:04d}.json"
     if file.exists():
         return json.loads(file.read_text())

@@ -11,7 +11,7 @@ from sdpo_lab.config import SDPOConfig
 from sdpo_lab.experiments import RECORDS, recorded
 from sdpo_lab.models import DEFAULT, load_model, model_folders
 from sdpo_lab.records import RunRecord, model_checksum, read_records, write_records
-from sdpo_lab.tasks import load_task
+from sdpo_lab.tasks import SHIPPED, load_task
 from sdpo_lab.trainer import SDPOTrainer
 
 #: Conventions to tune on. The sealed ones are used once a method's settings are chosen.
@@ -29,10 +29,11 @@ class Run:
     steps: int = 60
     preset: str = "laptop"
     evaluate: int = 512  #: test problems, before and after
+    on: str = "toolcall"  #: name of the task
 
     def __call__(self) -> RunRecord:
         model, tokenizer = load_model(DEFAULT)
-        task = load_task("toolcall", **{"seed": self.seed, **self.task})
+        task = load_task(self.on, **{"seed": self.seed, **self.task})
         trainer = SDPOTrainer(model, tokenizer, task, self.settings())
         # accuracy means the whole call also where the reward is a fraction: it is 1 for nothing less
         evaluations = [{"step": 0, **trainer.evaluate(self.evaluate).to_dict()}]
@@ -41,7 +42,7 @@ class Run:
         seconds = time.perf_counter() - began
         evaluations.append({"step": self.steps, "seconds": seconds, **trainer.evaluate(self.evaluate).to_dict()})
         model_card = {"name": DEFAULT, "sha256": model_checksum(model_folders()[DEFAULT])}
-        return RunRecord(self.name, {"name": "toolcall", **task.dials}, trainer.config.to_dict(), model_card, trainer.history.rows(), evaluations)
+        return RunRecord(self.name, {"name": self.on, **task.dials}, trainer.config.to_dict(), model_card, trainer.history.rows(), evaluations)
 
     def settings(self) -> SDPOConfig:
         return SDPOConfig.preset(self.preset, **self.config)
@@ -49,7 +50,8 @@ class Run:
     @property
     def key(self) -> tuple:
         """What tells this run from the others of its sweep."""
-        return self.name, self.seed, tuple(sorted({**self.task, **self.config, "steps": self.steps}.items()))
+        where = {} if self.on == "toolcall" else {"on": self.on}
+        return self.name, self.seed, tuple(sorted({**self.task, **self.config, **where, "steps": self.steps}.items()))
 
 
 GRPO_RATES = (1e-4, 2e-4, 3.5e-4, 6e-4, 1e-3)
@@ -80,7 +82,12 @@ def quickstart() -> list[Run]:
     return [Run(name, dict(extra, learning_rate=chosen(name)), seed, task) for seed in SEALED for name, extra, task in methods]
 
 
-SWEEPS = {"tuning": tuning, "quickstart": quickstart}
+def tasks() -> list[Run]:
+    """SDPO on every shipped task, three sealed seeds, at the rate tuned on `toolcall`."""
+    return [Run("sdpo", {"learning_rate": chosen("sdpo")}, seed, dials, on=on) for on, dials in SHIPPED.items() for seed in SEALED[:3]]
+
+
+SWEEPS = {"tuning": tuning, "quickstart": quickstart, "tasks": tasks}
 
 
 def run_sweep(name: str) -> None:

@@ -11,8 +11,11 @@ from sdpo_lab.tasks.tinycode import TinyCode
 from sdpo_lab.tasks.toolcall import ToolCall
 
 TASKS = {"toolcall": ToolCall, "tinycode": TinyCode, "followup": FollowUp}
+#: The tasks the shipped models were pre-trained to do a little of, with the dials that suit them.
+SHIPPED: dict[str, dict[str, int]] = {"toolcall": {}, "tinycode": {}, "followup": {}, f"{PREFIX}spell_backward": dict(min_word_len=3, max_word_len=5),
+                                      f"{PREFIX}chain_sum": dict(min_terms=2, max_terms=3, min_digits=1, max_digits=2)}
 
-__all__ = ["Guard", "JudgeError", "Problem", "Task", "Verdict", "list_tasks", "load_task", "task_from_function"]
+__all__ = ["SHIPPED", "Guard", "JudgeError", "Problem", "Task", "Verdict", "list_tasks", "load_task", "task_from_function"]
 
 
 def list_tasks() -> dict[str, str]:
@@ -29,7 +32,5 @@ def load_task(name: str, seed: int = 0, **dials: object) -> Task:
     if isinstance(name, str) and name.startswith(PREFIX):
         return ReasoningGym(name.removeprefix(PREFIX), seed, **dials)
     check_choice("task", name, [*TASKS, f"{PREFIX}<name>"])
-    if name not in TASKS:
-        raise ValueError(f"write the name of a data set in the place of <name>, for instance {PREFIX}spell_backward")
     unknown_keywords(f"task {name!r}", dials, TASKS[name].__init__)
     return TASKS[name](seed, **dials)

@@ -2,11 +2,13 @@
 
 import copy
 import random
+from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 
-from small_models.make import Recipe, new_model, train_tokenizer
+from small_models.make import Recipe, new_model
 
 TINY = Recipe(name="tiny", width=32, layers=2, vocab_size=400, seed=1)
 
@@ -14,7 +16,7 @@ TINY = Recipe(name="tiny", width=32, layers=2, vocab_size=400, seed=1)
 @pytest.fixture(scope="session")
 def tiny_original():
     torch.manual_seed(0)
-    tokenizer = train_tokenizer(TINY, documents=300)
+    tokenizer = AutoTokenizer.from_pretrained(Path(__file__).parent / "tiny")  # a file, so that tests do not change with what the models are pre-trained on
     model = new_model(TINY, tokenizer).eval()
     with torch.no_grad():
         for p in model.parameters():  # sharper than at initialisation, so that contexts make a difference

@@ -50,20 +50,25 @@ def test_one_step_full_and_lora(tiny, family, lora, bf16):
     assert again.loss == again.loss
 
 
+@pytest.mark.parametrize("ends", [True, False])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_decode_loop_greedily_equals_generate(tiny, family):
-    """Prompts of different length side by side, attempts of an uneven group leaving early, longer than the room first made for keys and values; sliding windows too."""
+def test_the_decode_loop_greedily_equals_generate(tiny, family, ends, monkeypatch):
+    """Prompts of different length side by side, attempts that leave early; and without an end, longer than the room first made for keys and values; sliding windows too."""
     _, tokenizer = tiny
     model = random_model(family, tokenizer).eval()
     for p in model.parameters():
         p.data *= 3.0  # away from the near-ties of fresh weights
+    if not ends:
+        monkeypatch.setattr("sdpo_lab.rollouts.end_ids", lambda model, tokenizer: {-1})
+        model.generation_config.eos_token_id = None
     problems = [Problem(str(n), [{"role": "user", "content": "abcdefgh"[:n] * 2}]) for n in (1, 4, 7)]
     mine = lab.rollout(model, tokenizer, problems, 1, 0.0, max_completion_length=150)
     theirs = []
     for r in mine:
         ids = torch.tensor([encode_chat(tokenizer, r.problem.messages)])
         theirs.append(model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=150)[0, ids.shape[1]:].tolist())
-    assert [r.completion_ids for r in mine] == theirs and max(map(len, theirs)) > 64
+    assert [r.completion_ids for r in mine] == theirs
+    assert ends or {len(t) for t in theirs} == {150}
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -13,8 +13,8 @@ from sdpo_lab.tasks.toolcall.judge import find_errors
 from sdpo_lab.tasks.toolcall.world import BY_NAME, HELD_OUT_TOOLS, is_held_out
 from small_models import held_out, wordings
 from small_models import worlds as worlds_module
-from small_models.documents import draw_document
-from small_models.make import MINIATURE, RECIPES, Recipe, answer_loss, draw_pool, export, new_model, pretrain, train_tokenizer
+from small_models.documents import Document, draw_document, draw_echo
+from small_models.make import MINIATURE, RECIPES, Recipe, answer_loss, draw_pool, encode, export, new_model, pretrain, train_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def test_the_miniature_learns_exports_and_loads(tmp_path):
     model, tokenizer = pretrain(MINIATURE, tmp_path / "work")
     with torch.no_grad():
         end = sum(answer_loss(model, batch).item() for batch in fresh) / 2
-    assert start > 5.5 and end < 0.45 * start
+    assert start > 5.5 and end < 0.75 * start
     export(model, tokenizer, tmp_path / "model")
     loaded, _ = lab.load_model(str(tmp_path / "model"))
     assert {p.dtype for p in loaded.parameters()} == {torch.float32}
@@ -91,7 +91,9 @@ def test_held_out_wordings_share_no_word_with_the_documents(documents):
         return set(re.findall(r"[a-z]{4,}", re.sub(r"\{\w+\}", "", text).lower()))
 
     # words to be reversed and what comes of them are material, like values; so are made-up names and random letters
-    used = set().union(*(words(text_of(d)) for d in documents if not d.world.startswith("reasoning_gym")))
+    rng = random.Random(15)
+    drawn = [*documents, *(draw_echo(rng) for _ in range(3000))]
+    used = set().union(*(words(text_of(d)) for d in drawn if not d.world.startswith("reasoning_gym")))
     for pieces in vars(wordings).values():
         used |= set().union(*map(words, pieces)) if isinstance(pieces, tuple) and isinstance(pieces[0], str) else set()
     assert len(set(held_out.MESSAGES)) >= 50
@@ -186,6 +188,31 @@ def test_answers_are_right_in_their_own_world():
     for world in (worlds_module.spell, worlds_module.add):
         case = world(rng)
         assert case.answer and case.fail is None
+
+
+def test_the_first_lesson_is_to_copy_and_ends(monkeypatch):
+    import small_models.make as make
+
+    rng = random.Random(16)
+    for d in (draw_echo(rng) for _ in range(500)):
+        assert d.answer in d.messages[0]["content"]
+    drawn = Counter()
+    monkeypatch.setattr(make, "draw_echo", lambda rng: drawn.update(["echo"]) or draw_echo(rng))
+    monkeypatch.setattr(make, "draw_document", lambda rng: drawn.update(["document"]) or draw_document(rng))
+    recipe = Recipe(name="stub", vocab_size=320, documents_per_step=8, echo_steps=32)
+    tokenizer = train_tokenizer(recipe, documents=200)
+    for pool, share in ((0, 0.8), (1, 0.4), (2, 0.0)):  # 16 steps each
+        drawn.clear()
+        draw_pool(recipe, tokenizer, pool, 16)
+        assert drawn["echo"] / drawn.total() == pytest.approx(share, abs=0.1)
+
+
+def test_words_spelt_backward_are_written_letter_by_letter():
+    tokenizer = train_tokenizer(MINIATURE, documents=500)
+    document = Document([{"role": "user", "content": "Spell"}], "order", "reasoning_gym:spell_backward", "paper", "nothing")
+    other = Document([{"role": "user", "content": "Spell"}], "order", "toolcall", "paper", "nothing")
+    (_, letters), (_, whole) = encode([document, other], tokenizer)
+    assert [tokenizer.decode([i]) for i in letters] == [*"order", "<|im_end|>"] and len(whole) < len(letters) and whole[-1] == letters[-1]
 
 
 def test_sizes_lie_a_factor_of_three_to_four_apart_and_fit():

@@ -6,6 +6,7 @@ import hashlib
 import random
 
 from sdpo_lab.tasks.base import Problem
+from sdpo_lab.tasks.readings import is_test
 from sdpo_lab.tasks.toolcall.world import BY_NAME, Tool
 
 CITIES = ("Oslo Bergen Paris Lyon Rome Milan Madrid Porto Lisbon Vienna Berlin Hamburg Prague Dublin Cork London Leeds Athens Cairo "
@@ -68,11 +69,6 @@ ONE = ("{request}\nCall {tool}().", "Use {tool}().\n{request}", "{request} (tool
        "Write the call of {tool}() for this: {request}", "{request}\nAnswer with a call of {tool}().")
 # How it asks for several; {list} is one "tool: request" line each.
 MANY = ("Write one call a line:\n{list}", "{list}\nAnswer with one call a line.", "Do all of this, one call a line:\n{list}")
-
-
-def is_test(text: str) -> bool:
-    """Every fifth prompt, by its own checksum, is a test problem, so the splits share none whatever the seed."""
-    return int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) % 5 == 0
 
 
 def draw_problem(tools: tuple[Tool, ...] | list[Tool], calls: int, split: str, rng: random.Random) -> Problem:

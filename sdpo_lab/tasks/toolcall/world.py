@@ -13,8 +13,7 @@ import math
 import random
 from dataclasses import dataclass
 
-#: Probability of the first, second, third and fourth name of an argument, the same for every argument.
-PRIOR = (0.72, 0.16, 0.08, 0.04)
+from sdpo_lab.tasks.readings import PRIOR
 
 #: How far a convention lies from what the models were pre-trained on; see `draw_convention`.
 NOVELTY = ("seen", "combination", "pair", "tool", "nonsense")

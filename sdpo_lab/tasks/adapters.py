@@ -1,0 +1,298 @@
+"""A task of your own in a few lines: from a list or a function, with a judge or with TRL's reward functions; and a guard for a judge that may fail."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import inspect
+import json
+import math
+import numbers
+import random
+import threading
+import warnings
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from sdpo_lab.errors import check_choice, check_range
+from sdpo_lab.tasks.base import Problem, Task, Verdict, as_verdict, judge_all
+
+SPLITS = ("train", "test")
+
+
+def task_from_function(problems: Iterable | Callable, judge: Callable | None = None, *, reward_funcs: Callable | list[Callable] | None = None,
+                       reward_weights: list[float] | None = None, feedback: Callable | None = None, tokenizer: Any = None, name: str = "custom",
+                       on_error: str = "raise") -> Task:
+    """A task of your own.
+
+    problems        `Problem`s, or dictionaries with "prompt" (a string or a chat), "messages" (a chat) or "question" (a string), and optionally
+                    "id" and "split"; or a function (n, split, seed) -> n of either
+    judge           judge(problem, completion) -> Verdict, (reward, feedback), or a reward alone. A problem given as a dictionary arrives
+                    as that dictionary
+    reward_funcs    in place of `judge`: one or several of TRL's reward functions, see `Rewards`; weighed by `reward_weights` (default 1) and added up
+    feedback        with `reward_funcs`: feedback(problem, completion) -> str, what the environment says of the attempt; without, nothing
+    tokenizer       with `reward_funcs` that read `completion_ids`
+    name            stands in records and checkpoints, and begins the ids of problems that have none
+    on_error        "raise", or "zero" to keep a run alive when the judge fails, see `Guard`
+
+    Of a list without "split", every fifth problem, by the checksum of its prompt, is a test problem. Raises ValueError for an empty list, an id
+    or a prompt that is there twice where it must not, and TypeError for what is no problem.
+    """
+    if (judge is None) == (reward_funcs is None):
+        raise ValueError("give either judge=, a function (problem, completion) -> (reward, feedback), or reward_funcs=, one or more of TRL's reward functions")
+    for key, value in (("reward_weights", reward_weights), ("feedback", feedback), ("tokenizer", tokenizer)):
+        if judge is not None and value is not None:
+            raise ValueError(f"{key} goes with reward_funcs; a judge of your own returns (reward, feedback) itself")
+    for key, value in (("judge", judge), ("feedback", feedback)):
+        if value is not None and not callable(value):
+            raise TypeError(f"{key} must be a function (problem, completion), got {type(value).__name__}")
+    if not isinstance(name, str) or not name:
+        raise TypeError(f"name must be a string with something in it, got {name!r}")
+    if judge is not None:
+        return Guard(FunctionTask(problems, judge, name), on_error)
+    return Guard(RewardTask(problems, Rewards(reward_funcs, reward_weights, feedback, tokenizer), name), on_error)
+
+
+class FunctionTask:
+    """What `task_from_function` makes of a judge, inside its guard."""
+
+    def __init__(self, problems: Iterable | Callable, scorer: Callable, name: str) -> None:
+        self.name, self.scorer, self.dials = name, scorer, {}
+        self.source = problems if callable(problems) else None
+        self.dictionaries: bool | None = None  # do its problems come as dictionaries? A function shows it with the first it gives
+        self.pools: dict[str, list[Problem]] = {}
+        if self.source is None:
+            self.pools = self.divide(self.read(problems))
+
+    def read(self, given: Iterable) -> list[Problem]:
+        """Problems of what was given. Raises TypeError or ValueError that say which entry is wrong and how."""
+        if isinstance(given, (str, dict)) or not isinstance(given, Iterable):
+            raise TypeError(f"problems must be a list of Problem objects or dictionaries, or a function (n, split, seed) that gives one; got {type(given).__name__}")
+        given = list(given)
+        if not all(isinstance(g, Problem) for g in given) and not all(isinstance(g, dict) for g in given):
+            raise TypeError(f"problems must all be Problem objects or all dictionaries, got {', '.join(sorted({type(g).__name__ for g in given}))}")
+        if given:
+            self.dictionaries = isinstance(given[0], dict)
+        found = [as_problem(g, i, self.name) if self.dictionaries else g for i, g in enumerate(given)]
+        ids = [p.id for p in found]
+        if len(set(ids)) < len(ids):
+            twice = next(i for i in ids if ids.count(i) > 1)
+            which = [i for i, x in enumerate(ids) if x == twice]
+            raise ValueError(f"problems {which[0]} and {which[1]} have the same id {twice!r}" + ("" if self.dictionaries is False or "id" in given[which[1]] else
+                             ", since their prompts are the same; drop one, or give each an 'id'"))
+        return found
+
+    def divide(self, found: list[Problem]) -> dict[str, list[Problem]]:
+        """By "split" where the problems have one, else by the checksum of the prompt."""
+        if not found:
+            raise ValueError("the list of problems is empty")
+        named = [p.data.get("split") for p in found]
+        if any(s is not None for s in named):
+            for p, s in zip(found, named):
+                check_choice(f"the split of problem {p.id!r} (all or none have one)", s, SPLITS)
+        pools: dict[str, list[Problem]] = {s: [] for s in SPLITS}
+        for p, s in zip(found, named):
+            pools[s or ("test" if is_test(p) else "train")].append(p)
+        train = {checksum(p.messages): p.id for p in pools["train"]}
+        for p in pools["test"]:
+            if checksum(p.messages) in train:
+                raise ValueError(f"the test problem {p.id!r} has the prompt of the train problem {train[checksum(p.messages)]!r}; the splits must share none")
+        return pools
+
+    def problems(self, n: int, split: str = "train", seed: int = 0) -> list[Problem]:
+        """`n` different problems; the same arguments give the same ones. Raises ValueError when a list has not so many."""
+        check_range("n", n, int, 1, 1_000_000)
+        check_choice("split", split, SPLITS)
+        if self.source:
+            return self.read(self.source(n, split, seed))
+        pool, other = self.pools[split], self.pools["train" if split == "test" else "test"]
+        if len(pool) < n:
+            raise ValueError(f"the task {self.name!r} has {len(pool)} {split} problems (and {len(other)} of the other split), asked for {n}. Give it more, ask "
+                             f"for fewer ({'evaluate(n=...)' if split == 'test' else 'SDPOConfig(generation_batch_size=...), which is attempts, num_generations a problem'}), "
+                             'or say in each problem which "split" it is of')
+        return random.Random(f"{self.name}/{seed}/{split}").sample(pool, n)
+
+    def shown(self, problem: Problem) -> Problem | dict[str, Any]:
+        """The problem as it was given."""
+        if self.dictionaries is None:  # a function's, and attempts older than this object
+            self.problems(1)
+        return problem.data if self.dictionaries else problem
+
+    def judge(self, problem: Problem, completion: str) -> Verdict:
+        return verdict(self.scorer(self.shown(problem), completion))
+
+    def __repr__(self) -> str:
+        have = "problems by a function" if self.source else ", ".join(f"{len(pool)} {split}" for split, pool in self.pools.items())
+        return f"task_from_function({self.name!r}: {have})"
+
+
+class RewardTask(FunctionTask):
+    """The same of TRL's reward functions, which see a whole batch at once."""
+
+    def judge(self, problem: Problem, completion: str) -> Verdict:
+        return self.judge_many([problem], [completion])[0]
+
+    def judge_many(self, problems: list[Problem], completions: list[str]) -> list[Verdict]:
+        return self.scorer(problems, [self.shown(p) for p in problems], completions)
+
+
+def as_problem(row: dict[str, Any], place: int, name: str) -> Problem:
+    """The problem that a dictionary describes; its `data` is that dictionary itself."""
+    chat = next((row[key] for key in ("prompt", "messages", "question") if key in row), None)
+    chat = [{"role": "user", "content": chat}] if isinstance(chat, str) else chat
+    if chat is None:
+        raise ValueError(f"problem {place} has neither 'prompt', 'messages' nor 'question'; it has {', '.join(map(repr, row)) or 'nothing'}")
+    if not isinstance(chat, list) or not chat or not all(isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in chat):
+        raise TypeError(f"the prompt of problem {place} must be a string or a list of messages with a role and a content, both strings; got {chat!r}")
+    if chat[-1]["role"] != "user":
+        raise ValueError(f"the chat of problem {place} ends with the role {chat[-1]['role']!r}; it must end with what the user says, without the answer")
+    given = row.get("id")
+    if given is not None and (isinstance(given, bool) or not isinstance(given, (str, int))):
+        raise TypeError(f"the id of problem {place} must be a string or a whole number, got {given!r}")
+    return Problem(f"{name}-{checksum(chat)[:12]}" if given is None else str(given), chat, row)
+
+
+def checksum(messages: list[dict[str, str]]) -> str:
+    return hashlib.sha256(json.dumps([[m["role"], m["content"]] for m in messages]).encode()).hexdigest()
+
+
+def is_test(problem: Problem) -> bool:
+    """Every fifth prompt, by its own checksum, so that the splits share none."""
+    return int(checksum(problem.messages)[:8], 16) % 5 == 0
+
+
+def verdict(value: Any) -> Verdict:
+    """As `as_verdict`; a number alone (or a truth value) is a reward without a word."""
+    return Verdict(float(value)) if isinstance(value, numbers.Real) else as_verdict(value)
+
+
+class Rewards:
+    """TRL's reward functions, unchanged, as a judge of a batch.
+
+    Each is called as TRL's GRPOTrainer calls it: `prompts` and `completions` (chats: lists of messages), `completion_ids`,
+    `trainer_state`, `log_extra`, `log_metric`, and a list for every key of the problems' data, None where a problem lacks it; async ones too.
+    A reward of None does not count in the sum. An attempt that all answer with None, which TRL leaves out of the group's
+    baseline, has reward 0 and no feedback here, and is counted in `unscorable`; the first one is a warning.
+
+    What is not TRL's: a task knows no trainer, so `trainer_state` is None and logging does nothing; and it sees text, so
+    `completion_ids` are those of the text tokenised again, without the end token. A function that names `completion_ids`
+    in its signature is refused without a tokenizer.
+    """
+
+    def __init__(self, functions: Callable | list[Callable], weights: list[float] | None, feedback: Callable | None, tokenizer: Any) -> None:
+        self.functions = list(functions) if isinstance(functions, (list, tuple)) else [functions]
+        self.weights = [1.0] * len(self.functions) if weights is None else list(weights)
+        self.feedback, self.tokenizer, self.unscorable = feedback, tokenizer, 0
+        if not self.functions:
+            raise ValueError("reward_funcs must hold at least one function")
+        if len(self.weights) != len(self.functions):
+            raise ValueError(f"reward_weights must have one number for each of the {len(self.functions)} reward functions, got {len(self.weights)}")
+        for w in self.weights:
+            check_range("a reward weight", w, float, -1e6, 1e6)
+        for f in self.functions:
+            if not callable(f):
+                raise TypeError(f"a reward function must be a function, got {type(f).__name__} {f!r}; reward models are not supported")
+            if tokenizer is None and "completion_ids" in inspect.signature(f).parameters:
+                raise ValueError(f"the reward function {title(f)} reads completion_ids; pass tokenizer=, the one of the model")
+
+    def __call__(self, problems: list[Problem], shown: list[Any], completions: list[str]) -> list[Verdict]:
+        keys = {k: None for p in problems for k in p.data if k not in ("prompt", "completion", "completion_ids")}  # in order, as a data set's columns
+        columns = {k: [p.data.get(k) for p in problems] for k in keys} | dict(
+            prompts=[p.messages for p in problems], completions=[[{"role": "assistant", "content": c}] for c in completions],
+            completion_ids=[list(self.tokenizer(c, add_special_tokens=False).input_ids) if self.tokenizer else None for c in completions],
+            trainer_state=None, log_extra=lambda *_: None, log_metric=lambda *_: None)
+        rewards = [self.ask(f, columns, len(problems)) for f in self.functions]  # functions x attempts
+        found = []
+        for i, (problem, completion) in enumerate(zip(shown, completions)):
+            parts = [w * float(r[i]) for w, r in zip(self.weights, rewards) if r[i] is not None and not math.isnan(r[i])]
+            if not parts:
+                self.unscorable += 1
+                if self.unscorable == 1:
+                    warnings.warn(f"every reward function answered None for problem {problems[i].id!r}; such attempts have reward 0 and no feedback", stacklevel=2)
+            found.append(Verdict(sum(parts), self.feedback(problem, completion) if self.feedback and parts else ""))
+        return found
+
+    def ask(self, function: Callable, columns: dict[str, list], n: int) -> list[float | None]:
+        values = function(**columns)
+        if inspect.isawaitable(values):  # in a thread of its own: a notebook's has a loop already
+            with ThreadPoolExecutor(1) as pool:
+                values = pool.submit(asyncio.run, wait_for(values)).result()
+        values = list(values)
+        if len(values) != n:
+            raise ValueError(f"the reward function {title(function)} returned {len(values)} rewards for {n} completions; it must return one each")
+        return values
+
+
+async def wait_for(values: Any) -> Any:
+    return await values
+
+
+def title(function: Callable) -> str:
+    return getattr(function, "__name__", type(function).__name__)
+
+
+class JudgeError(RuntimeError):
+    """A judge raised. The message names the problem and the completion; the exception itself is `__cause__`."""
+
+
+class Guard:
+    """Any task, with a judge that fails in a way that helps: `Guard(task)` or `Guard(task, on_error="zero")`.
+
+    on_error  "raise"  JudgeError, which names the problem and the completion and keeps the judge's exception attached
+              "zero"   the attempt has reward 0 and no feedback, and the run goes on. `failures` counts such attempts; a warning comes with the
+                       first and whenever there are ten times as many
+
+    A `judge_many` that fails is asked again for each attempt alone, to find the one at fault. Everything else is the task's.
+    """
+
+    def __init__(self, task: Task, on_error: str = "raise") -> None:
+        check_choice("on_error", on_error, ("raise", "zero"))
+        for method in ("problems", "judge"):
+            if not callable(getattr(task, method, None)):
+                raise TypeError(f"task must have a method {method}(); {type(task).__name__} has none")
+        self.task, self.on_error, self.failures, self.lock = task, on_error, 0, threading.Lock()
+
+    def problems(self, n: int, split: str = "train", seed: int = 0) -> list[Problem]:
+        return self.task.problems(n, split=split, seed=seed)
+
+    def judge(self, problem: Problem, completion: str) -> Verdict:
+        return self.judge_many([problem], [completion])[0]
+
+    def judge_many(self, problems: list[Problem], completions: list[str]) -> list[Verdict]:
+        together = None
+        if hasattr(self.task, "judge_many") and len(problems) > 1:
+            try:
+                return judge_all(self.task, problems, completions)
+            except Exception as error:  # whatever a judge may raise; an interrupt is none
+                together = error
+        found = [self.judge_one(p, c) for p, c in zip(problems, completions)]
+        if together and self.on_error == "raise":
+            raise JudgeError(f"judge_many() failed on {len(problems)} attempts together, though on none of them alone: {type(together).__name__}: {together}") from together
+        return found
+
+    def judge_one(self, problem: Problem, completion: str) -> Verdict:
+        try:
+            return judge_all(self.task, [problem], [completion])[0]
+        except Exception as error:
+            return self.failed(problem, completion, error)
+
+    def failed(self, problem: Problem, completion: str, error: Exception) -> Verdict:
+        text = completion if len(completion) <= 200 else completion[:200] + f"... ({len(completion)} characters)"
+        what = f"the judge failed on problem {problem.id!r}, completion {text!r}: {type(error).__name__}: {error}"
+        if self.on_error == "raise":
+            raise JudgeError(what + '. Make the judge return a reward for every text, or give on_error="zero"') from error
+        with self.lock:
+            self.failures += 1
+            count = self.failures
+        if str(count).strip("0") == "1":
+            warnings.warn(f"{count} attempt{'s' * (count > 1)} could not be judged and had reward 0; the last: {what}", stacklevel=2)
+        return Verdict(0.0)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "task":
+            raise AttributeError(name)
+        return getattr(self.task, name)
+
+    def __repr__(self) -> str:
+        return repr(self.task) if self.on_error == "raise" else f"Guard({self.task!r}, on_error='zero')"
