@@ -65,10 +65,11 @@ def group_rollouts(rollouts: list[Rollout]) -> list[list[Rollout]]:
 
 
 def rollout(model: Any, tokenizer: Any, problems: Iterable[Problem], num_generations: int = 8, temperature: float = 1.0, seed: int = 0, *,
-            step: int = 0, max_completion_length: int = 256, top_p: float = 1.0, batch_size: int = 4096) -> list[Rollout]:
+            step: int = 0, max_completion_length: int = 256, top_p: float = 1.0, batch_size: int = 4096, bf16: bool = False) -> list[Rollout]:
     """`num_generations` attempts at each problem, in problem order; temperature 0 is greedy.
 
-    At most `batch_size` attempts are sampled together, which changes memory and speed but no token.
+    At most `batch_size` attempts are sampled together, which changes memory and speed but no token. `bf16` computes under autocast, as a step
+    with `SDPOConfig.bf16` scores them.
     """
     check_range("num_generations", num_generations, int, 1, 4096)
     check_range("temperature", temperature, float, 0, 100)
@@ -82,13 +83,13 @@ def rollout(model: Any, tokenizer: Any, problems: Iterable[Problem], num_generat
     at_once, found = max(1, batch_size // num_generations), []
     for start in range(0, len(problems), at_once):
         part = slice(start, start + at_once)
-        found += sample(model, tokenizer, prompts[part], keys[part], temperature, top_p, max_completion_length)
+        found += sample(model, tokenizer, prompts[part], keys[part], temperature, top_p, max_completion_length, bf16)
     return [Rollout(problems[i // num_generations], i % num_generations, *attempt) for i, attempt in enumerate(found)]
 
 
 @torch.no_grad()
 def sample(model: Any, tokenizer: Any, prompts: list[list[int]], keys: list[list[int]], temperature: float, top_p: float,
-           max_completion_length: int) -> list[tuple[str, list[int], float, bool]]:
+           max_completion_length: int, bf16: bool = False) -> list[tuple[str, list[int], float, bool]]:
     """(text, ids, mean entropy, truncated) of every attempt; `keys[i]` holds the noise keys of the attempts at prompt i.
 
     Each prompt is read once for its whole group; attempts that end leave the batch.
@@ -107,7 +108,8 @@ def sample(model: Any, tokenizer: Any, prompts: list[list[int]], keys: list[list
     was_training = model.training
     model.eval()
     try:
-        tokens, entropies = grow(model, ids, mask, uniforms, room, ends, temperature, top_p, group)
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            tokens, entropies = grow(model, ids, mask, uniforms, room, ends, temperature, top_p, group)
     finally:
         model.train(was_training)
     found = [[int(i) for i in row if i >= 0] for row in tokens.tolist()]

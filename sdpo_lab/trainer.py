@@ -150,7 +150,7 @@ class SDPOTrainer:
         c = self.config
         problems = draw_problems(self.task, c.generation_batch_size // c.num_generations, "train", c.seed * 1_000_003 + number)
         return rollout(self.model, self.tokenizer, problems, c.num_generations, c.temperature, c.seed, step=number,
-                       max_completion_length=c.max_completion_length, top_p=c.top_p)
+                       max_completion_length=c.max_completion_length, top_p=c.top_p, bf16=c.bf16)
 
     def prepare(self, groups: list[list[Rollout]], number: int) -> torch.Tensor:
         """Decide who takes part: contexts for the teacher (SDPO), advantages (GRPO), (B,)."""

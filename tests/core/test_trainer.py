@@ -333,3 +333,13 @@ def test_in_a_mixture_the_teacher_reads_only_those_it_was_shown_something_of(fre
     rollouts = t.step().rollouts
     shown, others = ([r for r in rollouts if r.active and r.shown == s] for s in (True, False))
     assert len(asked) == len(shown) > 0 and others
+
+
+@pytest.mark.parametrize("bf16", [True, False])
+def test_attempts_are_sampled_in_the_precision_they_are_scored_in(fresh, bf16, monkeypatch):
+    from sdpo_lab import rollouts
+
+    seen, draw = [], rollouts.draw
+    monkeypatch.setattr(rollouts, "draw", lambda logits, *rest: seen.append(logits.dtype) or draw(logits, *rest))
+    trainer(fresh, bf16=bf16).sample(1)
+    assert set(seen) == {torch.bfloat16 if bf16 else torch.float32}
