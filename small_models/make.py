@@ -10,10 +10,14 @@ import argparse
 import copy
 import hashlib
 import json
+import os
 import random
 import shutil
 import string
+import subprocess
+import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -53,7 +57,7 @@ class Recipe:
 RECIPES = {r.name: r for r in (
     Recipe("lab-300k", width=64),
     Recipe("lab-1m", keep_at=(1000, 2000, 4000)),
-    Recipe("lab-3m", width=224, layers=5, learning_rate=1.5e-3),
+    Recipe("lab-3m", width=192, layers=6, learning_rate=1.5e-3),
 )}
 MINIATURE = Recipe(name="miniature", width=64, layers=2, vocab_size=512, steps=150, documents_per_step=32, learning_rate=3e-3, warmup=20, echo_steps=30)
 
@@ -131,8 +135,9 @@ def kept_pool(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, pool: int, bat
         return json.loads(file.read_text())
     drawn = draw_pool(recipe, tokenizer, pool, batches)
     folder.mkdir(parents=True, exist_ok=True)
-    file.with_suffix(".new").write_text(json.dumps(drawn))
-    file.with_suffix(".new").replace(file)
+    new = file.with_suffix(f".{os.getpid()}")  # another size may be drawing the same one at this moment
+    new.write_text(json.dumps(drawn))
+    new.replace(file)
     return drawn
 
 
@@ -228,6 +233,18 @@ def export(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: 
     tokenizer.save_pretrained(folder)
 
 
+def make(name: str, work: Path, out: Path, card: bool) -> None:
+    """One model of the family, its kept checkpoints, and their cards."""
+    from small_models.card import write_card
+
+    recipe = RECIPES[name]
+    export(*pretrain(recipe, work / name), out / name)
+    for step in recipe.keep_at:
+        shutil.copytree(work / name / f"{name}-at-{step}", out / f"{name}-at-{step}", dirs_exist_ok=True)
+    for step in (0, *recipe.keep_at) if card else ():
+        write_card(out / (f"{name}-at-{step}" if step else name), recipe, work / name / "log.jsonl", step)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=list(RECIPES), default=list(RECIPES), help="which of the family")
@@ -235,15 +252,16 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("build/small_models"), help="folder of the resumable states and the logs")
     parser.add_argument("--no-card", action="store_true", help="skip the measurements")
     arguments = parser.parse_args()
-    from small_models.card import write_card
-
-    for name in arguments.only:
-        recipe, work = RECIPES[name], arguments.work / name
-        export(*pretrain(recipe, work), arguments.out / name)
-        for step in recipe.keep_at:
-            shutil.copytree(work / f"{name}-at-{step}", arguments.out / f"{name}-at-{step}", dirs_exist_ok=True)
-        for step in () if arguments.no_card else (0, *recipe.keep_at):
-            write_card(arguments.out / (f"{name}-at-{step}" if step else name), recipe, work / "log.jsonl", step)
+    if len(arguments.only) == 1:
+        # one thread: the sums are the same on every number of cores, and two small models side by side are faster than each on two cores
+        torch.set_num_threads(1)
+        return make(*arguments.only, arguments.work, arguments.out, not arguments.no_card)
+    rest = ["--out", arguments.out, "--work", arguments.work, *(["--no-card"] if arguments.no_card else [])]
+    jobs = [[sys.executable, "-m", "small_models.make", "--only", name, *map(str, rest)] for name in reversed(arguments.only)]  # the longest first
+    with ThreadPoolExecutor(max(1, min(len(jobs), os.cpu_count() or 1))) as pool:
+        codes = list(pool.map(lambda job: subprocess.run(job).returncode, jobs))
+    if any(codes):
+        raise SystemExit(f"not made: {', '.join(name for name, code in zip(reversed(arguments.only), codes) if code)}; the same command goes on where they stopped")
 
 
 if __name__ == "__main__":
