@@ -44,7 +44,7 @@ class Recipe:
     vocab_size: int = 1536
     steps: int = 8000
     documents_per_step: int = 16
-    learning_rate: float = 2e-3  #: peak, after `warmup` steps; then linear to a hundredth of it
+    learning_rate: float = 1e-3  #: peak, after `warmup` steps; then linear to a hundredth of it
     warmup: int = 100
     weight_decay: float = 0.1
     max_tokens: int = 512  #: longer documents are drawn again
@@ -55,9 +55,9 @@ class Recipe:
 
 #: The family: equal documents in equal order, one tokenizer.
 RECIPES = {r.name: r for r in (
-    Recipe("lab-300k", width=64),
+    Recipe("lab-300k", width=64, learning_rate=2e-3),
     Recipe("lab-1m", keep_at=(1000, 2000, 4000)),
-    Recipe("lab-3m", width=192, layers=6, learning_rate=1.5e-3),
+    Recipe("lab-3m", width=192, layers=6, learning_rate=7e-4),
 )}
 MINIATURE = Recipe(name="miniature", width=64, layers=2, vocab_size=512, steps=150, documents_per_step=32, learning_rate=3e-3, warmup=20, echo_steps=30)
 

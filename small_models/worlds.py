@@ -132,8 +132,16 @@ def fail_call(calls: list[dict], api: Api, rng: random.Random) -> tuple[str, str
 
 
 def code(rng: random.Random, told: bool = True) -> Case:
-    data = tinycode.draw_problem("train", rng)
-    return code_case(data.messages[0]["content"], data.data, draw_readings(code_world.QUESTIONS[data.data["kind"]], rng))
+    problem = tinycode.draw_problem("train", rng)
+    return code_case(problem.messages[0]["content"], problem.data, readings_for(code_world.QUESTIONS[problem.data["kind"]], told, rng))
+
+
+def readings_for(questions: Any, told: bool, rng: random.Random) -> dict[str, str]:
+    """How a request is meant: by the prior where nothing tells, and where something does half of the time any way at all, so that a reader
+    must believe its context rather than what is usual."""
+    if told and rng.random() < 0.5:
+        return {q: rng.choice(options) for q, options in questions.items()}
+    return draw_readings(questions, rng)
 
 
 def code_case(question: str, data: dict[str, Any], readings: dict[str, str]) -> Case:
@@ -176,7 +184,7 @@ def fail_code(data: dict[str, Any], readings: dict[str, str], rng: random.Random
 
 def chat(rng: random.Random, told: bool = True) -> Case:
     problem = followup.draw_problem("train", rng)
-    return chat_case(problem.messages[0]["content"], problem.data, draw_readings(followup.QUESTIONS[problem.data["kind"]], rng))
+    return chat_case(problem.messages[0]["content"], problem.data, readings_for(followup.QUESTIONS[problem.data["kind"]], told, rng))
 
 
 def chat_case(question: str, data: dict[str, Any], readings: dict[str, str]) -> Case:
@@ -235,4 +243,4 @@ def add(rng: random.Random, told: bool = True) -> Case:
 
 
 #: Each with its share of the documents.
-WORLDS = {toolcall: 0.34, code: 0.34, chat: 0.12, spell: 0.12, add: 0.08}
+WORLDS = {toolcall: 0.28, code: 0.42, chat: 0.12, spell: 0.1, add: 0.08}
