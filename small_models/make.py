@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import string
 import subprocess
@@ -95,11 +96,14 @@ def encode(documents: list[Document], tokenizer: PreTrainedTokenizerFast) -> lis
     """(prompt ids, answer ids). A word spelt backward is written letter by letter: which letters hide in a token is what has to be learnt there."""
     prompts, answers = zip(*map(render, documents))
     ids = (tokenizer(list(texts), add_special_tokens=False).input_ids for texts in (prompts, answers))
-    letters = {c: tokenizer(c, add_special_tokens=False).input_ids for c in string.ascii_letters + string.digits}
+    letters = {c: tokenizer(c, add_special_tokens=False).input_ids for c in string.ascii_lowercase}
     found = []
     for d, p, a in zip(documents, *ids):
-        spelt = d.world == LETTER_BY_LETTER and all(c in letters for c in d.answer)
-        found.append((p, [i for c in d.answer for i in letters[c]] + [tokenizer.eos_token_id] if spelt else a))
+        if d.world == LETTER_BY_LETTER:
+            before, word, after = re.fullmatch(r"(.*?)([a-z]+)(\W*)", d.answer).groups()
+            a = [*tokenizer(before, add_special_tokens=False).input_ids, *(i for c in word for i in letters[c]), *tokenizer(after, add_special_tokens=False).input_ids,
+                 tokenizer.eos_token_id]
+        found.append((p, a))
     return found
 
 

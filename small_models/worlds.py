@@ -210,14 +210,17 @@ def chat_case(question: str, data: dict[str, Any], readings: dict[str, str]) -> 
 # --- reasoning-gym ----------------------------------------------------------------------------------------------------------------------------
 
 # Questions as its data sets `spell_backward` and `chain_sum` word them, without the package: words are of our own lists, made up, or mere letters, so that
-# nearly all words the package asks for are new.
+# nearly all words the package asks for are new. What a document leaves open here is the form of the answer; the package's verifiers take the bare one.
+
+#: Forms of an answer, and how often a document has them.
+STYLES = {"{}": 0.35, "The answer is {}.": 0.3, "Answer: {}": 0.15, "= {}": 0.1, "{}!": 0.1}
 
 
-def gym_case(name: str, draw: Callable[[], tuple[str, str]]) -> Case:
+def gym_case(name: str, draw: Callable[[], tuple[str, str]], rng: random.Random) -> Case:
     while True:
         question, answer = draw()
         if not is_test_problem(question):
-            return Case(f"reasoning_gym:{name}", question, answer)
+            return Case(f"reasoning_gym:{name}", question, rng.choices(list(STYLES), list(STYLES.values()))[0].format(answer))
 
 
 def spell(rng: random.Random, told: bool = True) -> Case:
@@ -227,19 +230,19 @@ def spell(rng: random.Random, told: bool = True) -> Case:
                 else "".join(rng.choices(wordings.LETTERS, k=rng.randint(3, 6))))[:10]
         return f"Spell this word backward (example: sun -> nus): {word}", word[::-1]
 
-    return gym_case("spell_backward", draw)
+    return gym_case("spell_backward", draw, rng)
 
 
 def add(rng: random.Random, told: bool = True) -> Case:
     def draw() -> tuple[str, str]:
         digits = rng.randint(1, 2)
-        terms = [rng.randint(0 if digits == 1 else 10, 10**digits - 1) for _ in range(rng.randint(2, 3))]
+        terms = [rng.randint(0 if digits == 1 else 10, 10**digits - 1) for _ in range(2 if rng.random() < 0.75 else 3)]
         signs = [rng.choice("+-") for _ in terms[1:]]
         total = terms[0] + sum(t if sign == "+" else -t for sign, t in zip(signs, terms[1:]))
         written = " ".join([str(terms[0]), *(f"{sign} {t}" for sign, t in zip(signs, terms[1:]))])
         return f"State the final answer to the following arithmetic problem: {written} =", str(total)
 
-    return gym_case("chain_sum", draw)
+    return gym_case("chain_sum", draw, rng)
 
 
 #: Each with its share of the documents.

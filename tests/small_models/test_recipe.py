@@ -4,6 +4,7 @@ import json
 import random
 import re
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -213,6 +214,10 @@ def test_words_spelt_backward_are_written_letter_by_letter():
     other = Document([{"role": "user", "content": "Spell"}], "order", "toolcall", "paper", "nothing")
     (_, letters), (_, whole) = encode([document, other], tokenizer)
     assert [tokenizer.decode([i]) for i in letters] == [*"order", "<|im_end|>"] and len(whole) < len(letters) and whole[-1] == letters[-1]
+    for style in worlds_module.STYLES:
+        ((_, ids),) = encode([replace(document, answer=style.format("order"))], tokenizer)
+        texts = [tokenizer.decode([i]) for i in ids]
+        assert "".join(texts) == style.format("order") + "<|im_end|>" and all(c in texts for c in "order")
 
 
 def test_sizes_lie_a_factor_of_three_to_four_apart_and_fit():
