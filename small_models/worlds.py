@@ -137,9 +137,9 @@ def code(rng: random.Random, told: bool = True) -> Case:
 
 
 def readings_for(questions: Any, told: bool, rng: random.Random) -> dict[str, str]:
-    """How a request is meant: by the prior where nothing tells, and where something does half of the time any way at all, so that a reader
+    """How a request is meant: by the prior where nothing tells, and where something does four times in five any way at all, so that a reader
     must believe its context rather than what is usual."""
-    if told and rng.random() < 0.5:
+    if told and rng.random() < 0.8:
         return {q: rng.choice(options) for q, options in questions.items()}
     return draw_readings(questions, rng)
 

@@ -161,7 +161,7 @@ class FollowUp:
 
     name = "followup"
 
-    def __init__(self, seed: int = 0, *, base_accuracy: float = 0.05, feedback: int = 2, unrelated: float = 0.0) -> None:
+    def __init__(self, seed: int = 0, *, base_accuracy: float = 0.1, feedback: int = 2, unrelated: float = 0.0) -> None:
         check_range("seed", seed, int, 0, 2**31 - 1)
         check_range("base_accuracy", base_accuracy, float, 0.01, 0.5)
         check_choice("feedback", feedback, FEEDBACK)
