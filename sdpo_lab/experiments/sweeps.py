@@ -11,7 +11,7 @@ from sdpo_lab.config import SDPOConfig
 from sdpo_lab.experiments import RECORDS, recorded
 from sdpo_lab.models import DEFAULT, load_model, model_folders
 from sdpo_lab.records import RunRecord, model_checksum, read_records, write_records
-from sdpo_lab.tasks import SHIPPED, load_task
+from sdpo_lab.tasks import load_task
 from sdpo_lab.trainer import SDPOTrainer
 
 #: Conventions to tune on. The sealed ones are used once a method's settings are chosen.
@@ -82,12 +82,7 @@ def quickstart() -> list[Run]:
     return [Run(name, dict(extra, learning_rate=chosen(name)), seed, task) for seed in SEALED for name, extra, task in methods]
 
 
-def tasks() -> list[Run]:
-    """SDPO on every shipped task, three sealed seeds, at the rate tuned on `toolcall`."""
-    return [Run("sdpo", {"learning_rate": chosen("sdpo")}, seed, dials, on=on) for on, dials in SHIPPED.items() for seed in SEALED[:3]]
-
-
-SWEEPS = {"tuning": tuning, "quickstart": quickstart, "tasks": tasks}
+SWEEPS = {"tuning": tuning, "quickstart": quickstart}
 
 
 def run_sweep(name: str) -> None:
