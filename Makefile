@@ -19,7 +19,7 @@ help:
 	@echo "make test-full     the same with the tests marked slow"
 	@echo "make lint          ruff alone"
 	@echo "make notebooks     run notebooks/*.py and keep their outputs in the .ipynb files"
-	@echo "make small-models  make the shipped models again from nothing (under two hours on 2 cores)"
+	@echo "make small-models  make the shipped models again from nothing (some two hours on 2 cores, by estimate)"
 	@echo "make clean         remove .venv and caches (build/ keeps what small-models can resume)"
 
 # torch goes first and alone: with an exact version there, no later range can pull in another build of it.

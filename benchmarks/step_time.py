@@ -136,7 +136,17 @@ def parts(steps: int) -> dict:
     began = time.perf_counter()
     trainer.train(steps, progress=False)
     spent["the rest"] = time.perf_counter() - began - sum(spent.values())
-    return {part: seconds / steps for part, seconds in spent.items()} | {"passes": calls["sampling"] / steps}
+    return {part: seconds / steps for part, seconds in spent.items()} | {"passes": calls["sampling"] / steps, "products": products(trainer)}
+
+
+def products(trainer) -> float:
+    """Share of matrix products in the time of all operations of a step."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU]) as found:
+        trainer.train(3, progress=False)
+    times = {row.key: row.self_cpu_time_total for row in found.key_averages()}
+    return sum(times.get(name, 0) for name in ("aten::mm", "aten::addmm", "aten::addmm_", "aten::bmm")) / sum(times.values())
 
 
 #: Multiply-adds a token and weight of the passes that must be made.
@@ -186,12 +196,13 @@ def main() -> None:
     where = [{"part": part, "seconds": statistics.median(p[part] for p in profiles), "floor": floors.get(part, 0.0)} for part in (*floors, "the rest")]
     for row in where:
         row["gap"] = row["seconds"] - row["floor"]
-    passes = statistics.median(p["passes"] for p in profiles)
+    passes, share = (statistics.median(p[name] for p in profiles) for name in ("passes", "products"))
     shown = table({
         "method": "{method}", "s a step": "{ours:.2f}", "TRL s": "{trl:.2f}", "ratio, median of pairs": "{ratio:.2f}", "from": "{lowest:.2f}", "to": "{highest:.2f}",
         "tokens an attempt": "{ours_tokens:.1f}", "TRL": "{trl_tokens:.1f}", "floor s": "{floor:.2f}"}, rows)
     profile = table({"part of an SDPO step": "{part}", "s": "{seconds:.3f}", "floor s": "{floor:.3f}", "above it": "{gap:.3f}"}, where)
-    write("step_time", rows, f"{shown}\n\n{profile}\n\nSampling makes {passes:.0f} passes a step one after another.", pairs=options.pairs, steps=options.steps, parts=where, passes=passes)
+    told = f"Sampling makes {passes:.0f} passes a step one after another. Matrix products are {share:.0%} of the time of all operations."
+    write("step_time", rows, f"{shown}\n\n{profile}\n\n{told}", pairs=options.pairs, steps=options.steps, parts=where, passes=passes, products=share)
 
 
 if __name__ == "__main__":

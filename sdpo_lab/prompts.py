@@ -1,8 +1,8 @@
-"""Every form of prompt that anything in the package puts before a model: the list the shipped models were pre-trained on.
+"""Every form of prompt that anything in the package puts before a model: the list the recipe of the small models draws its documents from.
 
 A prompt is a *rendering* of some *content*. A rendering takes a chat that ends in a user turn and what there is to show, and gives the
-chat a model continues; `small_models/documents.py` draws documents of each, so a shipped model has read all of them. A form
-that is not in this list is one it was never taught.
+chat a model continues; `small_models/documents.py` draws documents of each, so a model it makes has read all of them, and a form
+that is not in this list is one it was never taught. (The `lab-1m` that ships today is older: it knows the paper's rendering and other wordings of it.)
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Make the shipped models from nothing: `python -m small_models.make`. Seeded, resumable, under two hours on 2 cores for all of them.
+"""Make the shipped models from nothing: `python -m small_models.make`. Seeded, resumable; some two hours on 2 cores for all of them, by estimate.
 
 One tokenizer (byte-level BPE on the documents themselves), Qwen3 models of three sizes with random weights, next-token training on the answers of
 the same small-world documents (`documents.py`), export in half precision, and the measured cards (`card.py`).

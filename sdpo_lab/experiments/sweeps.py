@@ -29,11 +29,10 @@ class Run:
     steps: int = 60
     preset: str = "laptop"
     evaluate: int = 512  #: test problems, before and after
-    on: str = "toolcall"  #: name of the task
 
     def __call__(self) -> RunRecord:
         model, tokenizer = load_model(DEFAULT)
-        task = load_task(self.on, **{"seed": self.seed, **self.task})
+        task = load_task("toolcall", **{"seed": self.seed, **self.task})
         trainer = SDPOTrainer(model, tokenizer, task, self.settings())
         # accuracy means the whole call also where the reward is a fraction: it is 1 for nothing less
         evaluations = [{"step": 0, **trainer.evaluate(self.evaluate).to_dict()}]
@@ -42,7 +41,7 @@ class Run:
         seconds = time.perf_counter() - began
         evaluations.append({"step": self.steps, "seconds": seconds, **trainer.evaluate(self.evaluate).to_dict()})
         model_card = {"name": DEFAULT, "sha256": model_checksum(model_folders()[DEFAULT])}
-        return RunRecord(self.name, {"name": self.on, **task.dials}, trainer.config.to_dict(), model_card, trainer.history.rows(), evaluations)
+        return RunRecord(self.name, {"name": "toolcall", **task.dials}, trainer.config.to_dict(), model_card, trainer.history.rows(), evaluations)
 
     def settings(self) -> SDPOConfig:
         return SDPOConfig.preset(self.preset, **self.config)
@@ -50,8 +49,7 @@ class Run:
     @property
     def key(self) -> tuple:
         """What tells this run from the others of its sweep."""
-        where = {} if self.on == "toolcall" else {"on": self.on}
-        return self.name, self.seed, tuple(sorted({**self.task, **self.config, **where, "steps": self.steps}.items()))
+        return self.name, self.seed, tuple(sorted({**self.task, **self.config, "steps": self.steps}.items()))
 
 
 GRPO_RATES = (1e-4, 2e-4, 3.5e-4, 6e-4, 1e-3)

@@ -17,6 +17,7 @@ from typing import Any
 
 from sdpo_lab.errors import check_choice, check_range
 from sdpo_lab.tasks.base import Problem, Task, Verdict, as_verdict, judge_all
+from sdpo_lab.tasks.readings import is_test
 
 SPLITS = ("train", "test")
 
@@ -93,7 +94,7 @@ class FunctionTask:
                 check_choice(f"the split of problem {p.id!r} (all or none have one)", s, SPLITS)
         pools: dict[str, list[Problem]] = {s: [] for s in SPLITS}
         for p, s in zip(found, named):
-            pools[s or ("test" if is_test(p) else "train")].append(p)
+            pools[s or ("test" if is_test(serial(p.messages)) else "train")].append(p)
         train = {checksum(p.messages): p.id for p in pools["train"]}
         for p in pools["test"]:
             if checksum(p.messages) in train:
@@ -153,13 +154,12 @@ def as_problem(row: dict[str, Any], place: int, name: str) -> Problem:
     return Problem(f"{name}-{checksum(chat)[:12]}" if given is None else str(given), chat, row)
 
 
+def serial(messages: list[dict[str, str]]) -> str:
+    return json.dumps([[m["role"], m["content"]] for m in messages])
+
+
 def checksum(messages: list[dict[str, str]]) -> str:
-    return hashlib.sha256(json.dumps([[m["role"], m["content"]] for m in messages]).encode()).hexdigest()
-
-
-def is_test(problem: Problem) -> bool:
-    """Every fifth prompt, by its own checksum, so that the splits share none."""
-    return int(checksum(problem.messages)[:8], 16) % 5 == 0
+    return hashlib.sha256(serial(messages).encode()).hexdigest()
 
 
 def verdict(value: Any) -> Verdict:
