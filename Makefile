@@ -33,12 +33,14 @@ $(STAMP): pyproject.toml constraints.txt
 	    echo "without the tasks of reasoning-gym: one of its needs is built with a C compiler, and that did not work here"
 	@touch $@
 
+# Outputs of a notebook that is not trusted are shown without scripts and SVG; these are the repository's own.
 # Without a screen the server only prints its address. Jupyter refuses to serve root unless told to.
 lab: $(STAMP)
 	@screen=; root=; \
 	if [ "$$(uname)" = Linux ] && [ -z "$$DISPLAY$$WAYLAND_DISPLAY" ]; then \
 	    screen=--no-browser; echo "no screen here: open the address that JupyterLab prints below in a browser"; fi; \
 	if [ "$$(id -u)" = 0 ]; then root=--allow-root; fi; \
+	$(BIN)/jupyter trust notebooks/*.ipynb >/dev/null; \
 	exec $(BIN)/jupyter lab $$screen $$root --ServerApp.root_dir=notebooks --LabApp.default_url=/lab/tree/00_quickstart.ipynb
 
 test: $(STAMP) chromium lint

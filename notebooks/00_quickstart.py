@@ -21,8 +21,10 @@
 # The method is SDPO, *Self-Distillation Policy Optimization* ([arXiv 2601.20802](https://arxiv.org/abs/2601.20802)). In one sentence: the same
 # model, shown what went wrong, scores its own attempt again token by token, and is then trained towards that better-informed self.
 #
-# **Where to go from here.** *Fifteen minutes:* this notebook. *Written from nothing:* `04_from_scratch`. *With your hands on the knobs:* `05_live_training`.
-# *Into the code:* [the rooms of `sdpo_lab/`](https://github.com/sdpo-lab/sdpo_lab#the-house), in the order data flows through them.
+# **Where to go from here.** *Fifteen minutes:* this notebook, then the playground in `02_self_teacher`. *Step by step:* `01_credit_assignment`,
+# `02_self_teacher`,
+# `03_distillation_loss`, and `04_from_scratch`, which writes all of it from nothing. *With your hands on the knobs:* `05_live_training`. *Into the
+# code:* [the rooms of `sdpo_lab/`](https://github.com/sdpo-lab/sdpo_lab#the-house), in the order data flows through them.
 
 # %%
 # On Colab this installs sdpo_lab; elsewhere it does nothing.
@@ -51,7 +53,7 @@ model, tokenizer = lab.load_model()
 print(f"{sum(p.numel() for p in model.parameters()):,} parameters on {model.device}")
 
 # %% [markdown]
-# The task fixes one such world, with rare names: *the API was renamed*. `seed` says how.
+# The task fixes one such world, with some rare names: *the API was renamed*. `seed` says how.
 
 # %%
 task = lab.load_task("toolcall", seed=0)
@@ -62,7 +64,8 @@ for problem in problems[:3]:
 # %% [markdown]
 # ## 2. It fails
 #
-# Eight attempts at one request, sampled at temperature 1. The calls are well formed, with the names the model is used to; ✗ marks those the API refuses.
+# Eight attempts at one request, sampled at temperature 1. The calls are well formed, with the names the model is used to; ✗ marks those the API
+# refuses.
 
 # %%
 problem = problems[0]
@@ -72,8 +75,10 @@ for a in attempts:
     print("✓" if verdict.reward == 1 else "✗", a.text)
 
 # %% [markdown]
-# How often does it succeed on requests that are kept for testing? An evaluation samples in four ways: one attempt at temperature 1 (that is `float(before)`), one at a
-# lower temperature, the single most likely answer (greedy), and eight attempts of which one must be right (pass@8). In brackets: 95 % intervals.
+# How often does it succeed on requests that are kept for testing? An evaluation samples in four ways: one attempt at temperature 1 (that is
+# `float(before)`), one at a
+# lower temperature, the single most likely answer (greedy), and eight attempts of which at least one must be right (pass@8, on an eighth of the
+# requests, at least 32). In brackets: 95 % intervals.
 
 # %%
 before = lab.SDPOTrainer(model, tokenizer, task).evaluate(256)
@@ -83,7 +88,7 @@ print(before)
 # ## 3. It is told why
 #
 # Each failed attempt gets a message, as from any validator: what is wrong, and which names are accepted, in alphabetical order. Which name goes where
-# is not said. That has to be understood.
+# is not said. That has to be understood. (How much a message says is a dial of the task, `feedback=0` to `3`; this is setting 2, the default.)
 
 # %%
 failed = next(a for a in attempts if task.judge(problem, a.text).reward < 1)
@@ -98,7 +103,9 @@ print(feedback)
 # written: for each token we compare two probabilities, of the **student** (who saw only the request) and of the **self-teacher** (who also saw
 # the message).
 #
-# Before you run the next cell: which token will the teacher lower most?
+# Before you run the next cell: which token will the teacher lower most? (In the picture, click a token or walk with the arrow keys: below it stands
+# what
+# student and teacher would rather write there.)
 
 # %%
 credit = lab.credit(model, tokenizer, problem, failed, feedback=feedback)
@@ -123,8 +130,13 @@ print(credit.teacher_prompt)
 # ## 5. One step
 #
 # Training moves the student's probabilities towards the teacher's, at every token. One step takes 8 requests with 8 attempts each, and makes one
-# update. A failed attempt is shown its error message; or, where another attempt at the same request (a *sibling*) succeeded, that answer instead. An
-# attempt that can be shown neither is left out; the others are *active*.
+# update. An attempt is shown the success of another attempt at the same request (a *sibling*), if there is one; a failed attempt without such a
+# sibling is shown its error message. An
+# attempt that can be shown neither is left out; the others are *active*. Our request and its eight attempts, as a step would see them (click a row's
+# attempt to unfold its tokens):
+
+# %%
+lab.views.group_view(model, tokenizer, attempts, task=task)
 
 # %%
 trainer = lab.SDPOTrainer(model, tokenizer, task, lab.SDPOConfig.preset("laptop"))
@@ -175,10 +187,11 @@ for a in fresh:
 #
 # GRPO is the usual way to train on verdicts: attempts that did better than their siblings are made likelier, as a whole. It sees the reward and not
 # the message. Here it is the same trainer with one setting, `distillation_weight=0`. A third arm is paid for every right argument, so that its reward
-# says more than yes or no.
+# says more than yes or no. (A *convention* is one way of naming the arguments: a `seed` of the task.)
 #
 # These runs were **recorded**: five conventions that no setting was chosen on, the same number of attempts for all, each method at the learning
-# rate that ended best on other conventions (five values tried for each GRPO, four for SDPO). One more arm is SDPO with the messages switched off: it sees exactly what
+# rate that ended best on other conventions (five values tried for each GRPO, four for SDPO). One more arm is SDPO with the messages switched off: it
+# sees exactly what
 # GRPO sees. The run above repeats one of the five on your machine, up to step 40 of 60.
 
 # %%
@@ -213,12 +226,15 @@ for label, group in runs.items():
     show(label, group)
 
 # %% [markdown]
-# Everybody gets somewhere. With the messages SDPO needs little more than half the attempts. Without them it sees what GRPO sees, namely which siblings succeeded, and is only a
-# little faster. So the gap is mostly the *text*: it says at each failure what a reward can only tell by contrast.
+# Everybody gets somewhere. With the messages SDPO needs about half the attempts it needs without them, and about a third of GRPO's. Being paid for
+# each argument does not help GRPO here. Without messages SDPO sees what GRPO sees, namely which siblings succeeded, and still needs fewer: a success
+# that is shown says what to write, token by token, and not only that it was right. The rest of the gap is the *text*: it says at each failure what a
+# reward can only tell by contrast.
 #
 # ## 8. The one picture: bits per attempt
 #
-# How much *can* be learned from one attempt? Here that can be counted, because we know how worlds are made: go through every convention there could be, weigh it by how
+# How much *can* be learned from one attempt? Here that can be counted, because we know how worlds are made: go through every convention there could
+# be, weigh it by how
 # common it is, and ask what the API would have answered. The more evenly the answers split, the more an answer tells.
 
 # %%
@@ -238,7 +254,8 @@ lab.views.Bars("What one attempt can tell about the convention", bits, "bits",
                f"mean over {len(tries)} attempts of the model before training")
 
 # %% [markdown]
-# The default message tells several times as much as a scalar, about the same attempt. Setting 2 lists *all* accepted names, setting 3 only the right name of the *first*
+# The default message tells several times as much as a scalar, about the same attempt. Setting 2 lists *all* accepted names, setting 3 only the right
+# name of the *first*
 # wrong argument, so it tells less. Bits are what *could* be learned. What SDPO makes of them, recorded on the same five conventions:
 
 # %%
@@ -246,7 +263,9 @@ for level, words in says.items():
     show(f"dial {level}: {words}", recorded("quickstart", name="sdpo", feedback=level))
 
 # %% [markdown]
-# At setting 1 a message only excludes a name, and costs nearly as many attempts as no message: a teacher without memory never adds the exclusions up. At setting 3 the right
+# At setting 1 a message only excludes a name, and saves no attempts: this model has hardly learnt to read "not this one" (`02_self_teacher` measures
+# it), and a teacher without
+# memory would not add the exclusions up either. At setting 3 the right
 # name stands in the message, so a regular expression could use it. Setting 2 is the default: the names are there, their places are not.
 #
 # ## What you have seen
@@ -256,7 +275,8 @@ for level, words in says.items():
 # 3. Training towards it moves what was in the message into the weights; afterwards the message is not needed any more.
 #
 # **Try it.** Change `seed` in `load_task` for another renamed API, or `feedback=1` for messages that only exclude, and run all cells again. (The
-# assertion of section 6 is made for the default setting; let it fail.) Then turn the knobs while a model learns: `05_live_training`.
+# assertion of section 6 is made for the default setting; let it fail.) Next: `01_credit_assignment`, or turn the knobs while a model learns:
+# `05_live_training`.
 
 # %%
 print(f"this notebook took {time.perf_counter() - began:.0f} s")

@@ -85,13 +85,17 @@ dash
 #
 # (One run each on 2 CPU cores, to the end of the 60 steps.)
 #
-# 1. One after the other. Before step 10 some tools are right in nearly all attempts, while `convert` and `message` still get the same message as
-#    in the first step.
-# 2. The reward drops to nearly nothing within a step, comes half the way back, staggers and slowly sinks. The names are soon right; now *words*
-#    are misspelt ("holithday") and cities mixed up, which no message had complained about. Such a step moves more than the message was about.
-# 3. For some twenty steps nothing seems wrong, and the reward climbs past nine tenths. Then misspelt words appear, and within ten steps all is
-#    lost: the model ends in writing one sign for ever. A teacher that follows at once learns the student's slips and teaches them back. At the
-#    default rate it averages over about a hundred steps, and a slip is outvoted. This is the late collapse of the paper's live teacher.
+# 1. One after the other. By step 10 `convert`, `flight` and `order` are right in nearly all attempts and `message` in half; at step 15 `remind` is
+#    still
+#    wrong in most.
+# 2. The reward drops to nothing within a step and never comes back. The attempts show why: names, values, even words of other tasks are thrown
+#    together, which no
+#    message had asked for. Such a step moves far more than the message was about.
+# 3. For five steps the reward stays near six tenths, then it falls, and within six steps all is lost: the model ends in writing the same two signs
+#    for ever. A
+#    teacher that follows at once learns the student's slips and teaches them back. At the default rate it averages over about a hundred steps, and a
+# slip is outvoted.
+#    This is the collapse of the paper's live teacher.
 #
 # </details>
 #

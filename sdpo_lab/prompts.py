@@ -2,7 +2,7 @@
 
 A prompt is a *rendering* of some *content*. A rendering takes a chat that ends in a user turn and what there is to show, and gives the
 chat a model continues; `small_models/documents.py` draws documents of each, so a model it makes has read all of them, and a form
-that is not in this list is one it was never taught. (The `lab-1m` that ships today is older: it knows the paper's rendering and other wordings of it.)
+that is not in this list is one it was never taught.
 """
 
 from __future__ import annotations

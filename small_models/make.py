@@ -43,7 +43,7 @@ class Recipe:
     width: int = 128  #: hidden size; heads of 32, MLP three times as wide
     layers: int = 4
     vocab_size: int = 1536
-    steps: int = 8000
+    steps: int = 12000
     documents_per_step: int = 16
     learning_rate: float = 1e-3  #: peak, after `warmup` steps; then linear to a hundredth of it
     warmup: int = 100
@@ -238,15 +238,18 @@ def export(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: 
 
 
 def make(name: str, work: Path, out: Path, card: bool) -> None:
-    """One model of the family, its kept checkpoints, and their cards."""
+    """One model of the family, its kept checkpoints, what they were taught to read, and their cards."""
+    from small_models import taught
     from small_models.card import write_card
 
     recipe = RECIPES[name]
-    export(*pretrain(recipe, work / name), out / name)
+    folders = {step: out / (f"{name}-at-{step}" if step else name) for step in (0, *recipe.keep_at)}
+    export(*pretrain(recipe, work / name), folders[0])
     for step in recipe.keep_at:
-        shutil.copytree(work / name / f"{name}-at-{step}", out / f"{name}-at-{step}", dirs_exist_ok=True)
-    for step in (0, *recipe.keep_at) if card else ():
-        write_card(out / (f"{name}-at-{step}" if step else name), recipe, work / name / "log.jsonl", step)
+        shutil.copytree(work / name / f"{name}-at-{step}", folders[step], dirs_exist_ok=True)
+    taught.write(list(folders.values()))
+    for step in folders if card else ():
+        write_card(folders[step], recipe, work / name / "log.jsonl", step)
 
 
 def main() -> None:

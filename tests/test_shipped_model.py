@@ -3,6 +3,8 @@
 import pytest
 
 import sdpo_lab as lab
+from sdpo_lab.tasks import SHIPPED
+from sdpo_lab.tasks.reasoning_gym import PREFIX
 from small_models.card import Bench
 
 
@@ -25,3 +27,14 @@ def test_the_teacher_keeps_four_fifths_of_its_effect_in_words_it_never_saw(bench
     for parts in (("feedback",), ("solution",)):
         familiar, new = (bench.shown(parts, words)["accuracy"] for words in ("seen", "held out"))
         assert new - bare >= 0.8 * (familiar - bare), (parts, bare, familiar, new)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_shipped_task_is_within_its_reach_and_its_teacher_is_clearly_better(name):
+    """Some attempts succeed, most fail, and what a teacher can be shown helps: measured afresh on seeds that serve for nothing else."""
+    if name.startswith(PREFIX):
+        pytest.importorskip("reasoning_gym")
+    report = lab.preflight(*lab.load_model(), lab.load_task(name, seed=300, **SHIPPED[name]), n=64, seed=1)
+    assert report.ready and 0.01 <= float(report.pass_at_1) <= 0.6, report
+    shares = [share for share in (report.teacher_feedback, report.teacher_solution) if share.n]
+    assert shares and all(share.interval[0] > report.pass_at_1.interval[1] for share in shares), report

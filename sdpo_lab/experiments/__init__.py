@@ -13,7 +13,7 @@ RECORDS = Path(__file__).parent / "records"
 
 
 def recorded(sweep: str, **wanted: object) -> list[RunRecord]:
-    """Recorded runs of a sweep, e.g. `recorded("quickstart", name="grpo", seed=3)`; `seed` and other dials refer to the task.
+    """Recorded runs of a sweep, e.g. `recorded("quickstart", name="grpo", seed=3)`; `seed` and other dials refer to the task, `on` is its name.
 
     Raises ValueError for a sweep that is not shipped.
     """
@@ -22,7 +22,7 @@ def recorded(sweep: str, **wanted: object) -> list[RunRecord]:
         raise ValueError(f"no recorded sweep {sweep!r}; there are {', '.join(sorted(p.stem for p in RECORDS.glob('*.json'))) or 'none'}")
 
     def matches(run: RunRecord) -> bool:
-        known = {**run.config, **run.task, "name": run.name}  # "seed" is the task's, "name" the run's
+        known = {**run.config, **run.task, "name": run.name, "on": run.task["name"]}  # "seed" is the task's, "name" the run's
         return all(known.get(key) == value for key, value in wanted.items())
 
     return [run for run in read_records(path) if matches(run)]

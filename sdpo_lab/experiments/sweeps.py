@@ -11,7 +11,8 @@ from sdpo_lab.config import SDPOConfig
 from sdpo_lab.experiments import RECORDS, recorded
 from sdpo_lab.models import DEFAULT, load_model, model_folders
 from sdpo_lab.records import RunRecord, model_checksum, read_records, write_records
-from sdpo_lab.tasks import load_task
+from sdpo_lab.tasks import SHIPPED, load_task
+from sdpo_lab.tasks.reasoning_gym import PREFIX
 from sdpo_lab.trainer import SDPOTrainer
 
 #: Conventions to tune on. The sealed ones are used once a method's settings are chosen.
@@ -25,14 +26,15 @@ class Run:
     name: str
     config: dict[str, Any]
     seed: int  #: of the convention
-    task: dict[str, Any] = field(default_factory=dict)
+    task: dict[str, Any] = field(default_factory=dict)  #: dials
+    on: str = "toolcall"  #: the task
     steps: int = 60
     preset: str = "laptop"
     evaluate: int = 512  #: test problems, before and after
 
     def __call__(self) -> RunRecord:
         model, tokenizer = load_model(DEFAULT)
-        task = load_task("toolcall", **{"seed": self.seed, **self.task})
+        task = load_task(self.on, **{"seed": self.seed, **self.task})
         trainer = SDPOTrainer(model, tokenizer, task, self.settings())
         # accuracy means the whole call also where the reward is a fraction: it is 1 for nothing less
         evaluations = [{"step": 0, **trainer.evaluate(self.evaluate).to_dict()}]
@@ -41,7 +43,7 @@ class Run:
         seconds = time.perf_counter() - began
         evaluations.append({"step": self.steps, "seconds": seconds, **trainer.evaluate(self.evaluate).to_dict()})
         model_card = {"name": DEFAULT, "sha256": model_checksum(model_folders()[DEFAULT])}
-        return RunRecord(self.name, {"name": "toolcall", **task.dials}, trainer.config.to_dict(), model_card, trainer.history.rows(), evaluations)
+        return RunRecord(self.name, {"name": self.on, **task.dials}, trainer.config.to_dict(), model_card, trainer.history.rows(), evaluations)
 
     def settings(self) -> SDPOConfig:
         return SDPOConfig.preset(self.preset, **self.config)
@@ -49,7 +51,8 @@ class Run:
     @property
     def key(self) -> tuple:
         """What tells this run from the others of its sweep."""
-        return self.name, self.seed, tuple(sorted({**self.task, **self.config, "steps": self.steps}.items()))
+        where = {} if self.on == "toolcall" else {"on": self.on}
+        return self.name, self.seed, tuple(sorted({**self.task, **self.config, **where, "steps": self.steps}.items()))
 
 
 GRPO_RATES = (1e-4, 2e-4, 3.5e-4, 6e-4, 1e-3)
@@ -65,10 +68,10 @@ def tuning() -> list[Run]:
             for rate in rates]
 
 
-def chosen(name: str) -> float:
-    """The learning rate of a method: the one with the best mean accuracy after the last step on the development conventions."""
+def chosen(name: str, on: str = "toolcall") -> float:
+    """The learning rate of a method on a task: the one with the best mean accuracy after the last step on the development conventions."""
     by_rate: dict[float, list[float]] = {}
-    for run in recorded("tuning", name=name):
+    for run in recorded("tuning", name=name) if on == "toolcall" else recorded("task-tuning", on=on):
         by_rate.setdefault(run.config["learning_rate"], []).append(run.evaluations[-1]["accuracy"])
     return max(by_rate, key=lambda rate: sum(by_rate[rate]) / len(by_rate[rate]))
 
@@ -80,7 +83,30 @@ def quickstart() -> list[Run]:
     return [Run(name, dict(extra, learning_rate=chosen(name)), seed, task) for seed in SEALED for name, extra, task in methods]
 
 
-SWEEPS = {"tuning": tuning, "quickstart": quickstart}
+OTHERS = {on: dials for on, dials in SHIPPED.items() if on != "toolcall"}
+
+
+def task_rates(on: str) -> tuple[float, ...]:
+    return (5e-5, 1e-4, 2.5e-4) if on.startswith(PREFIX) else (1e-4, 2.5e-4, 5e-4)
+
+
+def task_steps(on: str) -> int:
+    """Without feedback fewer attempts are active, and steps are fast: more of them."""
+    return 300 if on.startswith(PREFIX) else 60
+
+
+def task_tuning() -> list[Run]:
+    """Learning rates of SDPO on the other shipped tasks, development seeds."""
+    return [Run("sdpo", {"learning_rate": rate}, seed, dials, on, task_steps(on), evaluate=256) for seed in DEVELOPMENT for on, dials in OTHERS.items() for rate in task_rates(on)]
+
+
+def tasks() -> list[Run]:
+    """SDPO on every shipped task, three sealed seeds, at the rate tuned for it."""
+    others = [Run("sdpo", {"learning_rate": chosen("sdpo", on)}, seed, dials, on, task_steps(on)) for on, dials in OTHERS.items() for seed in SEALED[:3]]
+    return [Run("sdpo", {"learning_rate": chosen("sdpo")}, seed) for seed in SEALED[:3]] + others
+
+
+SWEEPS = {"tuning": tuning, "quickstart": quickstart, "task-tuning": task_tuning, "tasks": tasks}
 
 
 def run_sweep(name: str) -> None:

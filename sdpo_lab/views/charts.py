@@ -93,22 +93,27 @@ class Chart:
 
 @dataclass
 class Bars:
-    """Horizontal bars with their values written out."""
+    """Horizontal bars with their values written out; those below 0 go to the left of a common zero."""
 
     title: str
     values: Mapping[str, float]
     unit: str = ""
     note: str = ""
+    colour: str = ""  #: one for all bars, as in CSS; "" gives each its own
 
     def _repr_html_(self) -> str:
-        top = max([*self.values.values(), 1e-9])
-        rows = "".join(  # no table: notebooks style those in their own way
-            f'<div style="display:flex;align-items:center;padding:2px 0"><div style="flex:0 0 42%;text-align:right;padding-right:8px">{html.escape(name)}</div>'
-            f'<div style="flex:1 1 auto;white-space:nowrap"><div style="display:inline-block;vertical-align:middle;height:1.1em;min-width:1px;'
-            f'width:{72 * max(value, 0) / top:.2f}%;background:{COLOURS[i % len(COLOURS)]}"></div> {value:.2f} {html.escape(self.unit)}</div></div>'
-            for i, (name, value) in enumerate(self.values.items()))
+        top, bottom = max([*self.values.values(), 0.0]), min([*self.values.values(), 0.0])
+        scale = 72 / max(top - bottom, 1e-9)  # percent of the room for one unit; the rest is for the numbers
+        rows = []  # no table: notebooks style those in their own way
+        for i, (name, value) in enumerate(self.values.items()):
+            colour = html.escape(self.colour, quote=True) or COLOURS[i % len(COLOURS)]
+            before = scale * (min(value, 0.0) - bottom)
+            rows.append(
+                f'<div style="display:flex;align-items:center;padding:2px 0"><div style="flex:0 0 42%;text-align:right;padding-right:8px">{html.escape(name)}</div>'
+                f'<div style="flex:1 1 auto;white-space:nowrap"><div style="display:inline-block;vertical-align:middle;height:1.1em;min-width:1px;'
+                f'margin-left:{before:.2f}%;width:{scale * abs(value):.2f}%;background:{colour}"></div> {value:.2f} {html.escape(self.unit)}</div></div>')
         return (f'<figure style="max-width:{WIDTH}px;margin:4px 0;font-family:sans-serif;font-size:13px"><figcaption style="font-weight:600;padding:4px 0">'
-                f'{html.escape(self.title)}</figcaption>{rows}<div style="opacity:.75">{html.escape(self.note)}</div></figure>')
+                f'{html.escape(self.title)}</figcaption>{"".join(rows)}<div style="opacity:.75;white-space:pre-line">{html.escape(self.note)}</div></figure>')
 
     def __repr__(self) -> str:
         return self.title + ": " + ", ".join(f"{name} {value:.2f} {self.unit}" for name, value in self.values.items())

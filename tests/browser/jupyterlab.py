@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import nbformat
+
 CHROMIUM_ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
                       "--disable-component-update", "--disable-sync"]
 SETTINGS = {
@@ -67,6 +69,14 @@ def wait_for(address: str, process: subprocess.Popen, log: Path, seconds: float 
             if process.poll() is not None or time.monotonic() > end:
                 raise RuntimeError(f"JupyterLab did not come up: {error}\n{log.read_text()[-3000:]}") from error
             time.sleep(0.3)
+
+
+def write(folder: Path, name: str, *cells: str) -> int:
+    """A notebook of these code cells in `folder`; how many there are."""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c, id=f"c{i}") for i, c in enumerate(cells)])
+    notebook.metadata.kernelspec = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+    nbformat.write(notebook, folder / name)
+    return len(cells)
 
 
 class Notebook:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
 
 import jupytext
 import nbformat
 import pytest
 
-from tests.browser.jupyterlab import CHROMIUM_ARGUMENTS, Notebook, server
+from tests.browser.jupyterlab import Notebook, write
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 
@@ -28,48 +27,6 @@ from sdpo_lab.views import Dashboard
 dash = Dashboard(FakeTrainer(seconds=0.1), 60)
 dash
 """.strip()
-
-
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory, root):
-    """(folder, address) of a running JupyterLab."""
-    folder = tmp_path_factory.mktemp("lab")
-    with server(folder, root) as address:
-        yield folder, address
-
-
-@pytest.fixture(scope="module")
-def browser(chromium):
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_ARGUMENTS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(browser, shots, request):
-    """A page 1600 pixels wide; an uncaught error in it fails the test. Its last sight is kept."""
-    page, errors = browser.new_page(viewport={"width": 1600, "height": 1000}), []
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    yield page
-    page.screenshot(path=shots / f"{request.node.name}.png")
-    page.close()
-    assert not errors
-
-
-@pytest.fixture
-def shots(root) -> Path:
-    folder = root / "test-output"
-    folder.mkdir(exist_ok=True)
-    return folder
-
-
-def write(folder: Path, name: str, *cells: str) -> int:
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c, id=f"c{i}") for i, c in enumerate(cells)])
-    notebook.metadata.kernelspec = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
-    nbformat.write(notebook, folder / name)
-    return len(cells)
 
 
 class Dash:

@@ -245,7 +245,7 @@ def test_credit_scores_the_ids_it_is_given(fresh):
     assert "attempt:\n\nzzz\n" in lab.credit(model, tokenizer, problem, "x", feedback="F", attempt="zzz").teacher_prompt
     hostile = lab.credit(model, tokenizer, problem, "x")
     hostile.tokens = ['<script>alert("1")</script>\n']
-    assert "<script" not in hostile._repr_html_() and "&lt;script&gt;alert(&quot;1&quot;)&lt;/script&gt;⏎" in hostile._repr_html_()
+    assert "<script>alert" not in hostile._repr_html_() and "&lt;script&gt;alert(" in hostile._repr_html_()
     with pytest.raises(ValueError, match="from 0 to 399.*got 7 to 4000"):
         lab.credit(model, tokenizer, problem, [7, 4000])
     with pytest.raises(ValueError, match="empty"):

@@ -3,9 +3,10 @@ import math
 import pytest
 
 from sdpo_lab.experiments import recorded
-from sdpo_lab.experiments.sweeps import DEVELOPMENT, SEALED, SWEEPS, Run, chosen, tuning
+from sdpo_lab.experiments.sweeps import DEVELOPMENT, SEALED, SWEEPS, Run, chosen, task_tuning, tasks, tuning
 from sdpo_lab.models import model_folders
 from sdpo_lab.records import RunRecord, model_checksum, read_records, write_records
+from sdpo_lab.tasks import SHIPPED
 
 
 def test_a_record_survives_writing_and_reading(tmp_path):
@@ -22,6 +23,7 @@ def test_sealed_conventions_are_none_that_anything_was_chosen_on():
     assert not set(DEVELOPMENT) & set(SEALED)
     assert {run.seed for run in tuning()} == set(DEVELOPMENT)
     assert {run.seed for run in SWEEPS["quickstart"]()} == set(SEALED)
+    assert {run.seed for run in task_tuning()} == set(DEVELOPMENT) and {run.seed for run in tasks()} < set(SEALED)
     for name in ("grpo", "grpo-shaped"):
         assert len({run.config["learning_rate"] for run in tuning() if run.name == name}) >= 5
 
@@ -32,14 +34,15 @@ def test_shipped_records_are_complete_and_made_with_the_shipped_model(sweep):
     wanted = {repr(r.key): r.settings().to_dict() for r in SWEEPS[sweep]()}
     assert {r.key: r.config for r in runs} == wanted and len(runs) == len(wanted)
     assert {r.model["sha256"] for r in runs} == {model_checksum(model_folders()["lab-1m"])}
-    assert all(len(r.rows) == 60 and r.evaluations[0]["step"] == 0 and r.evaluations[-1]["step"] == 60 for r in runs)
+    assert all(r.evaluations[0]["step"] == 0 and r.evaluations[-1]["step"] == len(r.rows) for r in runs)
+    assert {r.key: len(r.rows) for r in runs} == {repr(r.key): r.steps for r in SWEEPS[sweep]()}
 
 
 def test_recorded_filters_by_run_and_dials():
     runs = recorded("quickstart", name="sdpo", feedback=2)
     assert sorted(r.task["seed"] for r in runs) == list(SEALED) and {r.name for r in runs} == {"sdpo"}
     assert {r.config["learning_rate"] for r in runs} == {chosen("sdpo")}
-    with pytest.raises(ValueError, match="no recorded sweep 'nope'; there are quickstart, tuning"):
+    with pytest.raises(ValueError, match="no recorded sweep 'nope'; there are quickstart, task-tuning, tasks, tuning"):
         recorded("nope")
 
 
@@ -58,3 +61,14 @@ def test_the_laptop_preset_is_what_the_tuning_chose():
     from sdpo_lab.config import SDPOConfig
 
     assert SDPOConfig.preset("laptop").learning_rate == chosen("sdpo")
+
+
+def test_sdpo_improves_every_shipped_task_within_two_minutes():
+    """As recorded: three sealed seeds each, the intervals before and after apart in every one."""
+    for on in SHIPPED:
+        runs = recorded("tasks", on=on)
+        assert [r.task["seed"] for r in runs] == list(SEALED[:3])
+        for r in runs:
+            before, after = r.evaluations
+            assert after["interval"][0] > before["interval"][1], (on, r.task["seed"], before["accuracy"], after["accuracy"])
+            assert after["seconds"] <= 120, (on, r.task["seed"], after["seconds"])

@@ -21,9 +21,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sdpo_lab.tasks import _sandbox_server as server
 from sdpo_lab.tasks import sandbox as module
-from sdpo_lab.tasks.sandbox import Isolation, Program, Raised, Returned, Sandbox, isolation
+from sdpo_lab.tasks.sandbox import Isolation, Program, Raised, Returned, Sandbox, isolation, levels, pool, reports, server
 
 pytestmark = [
     pytest.mark.skipif(isolation().level == "none", reason=f"no sandbox here: {isolation().reason}"),
@@ -248,7 +247,7 @@ def test_what_is_no_program_is_refused_before_anything_runs(box):
     b'x\n{"value": ' + b"[" * 40 + b"]" * 40 + b"}\n", b'x\n{"value": [' + b"1," * 20_000 + b"1]}\n",
 ], ids=lambda r: repr(r[:40]))
 def test_a_forged_report_is_only_a_failure(report):
-    outcomes = module.outcomes(Program("x", "f", ((),)), b"", bytes([server.EXITED, 0]) + report, 1.0)
+    outcomes = reports.outcomes(Program("x", "f", ((),)), b"", bytes([server.EXITED, 0]) + report, 1.0)
     assert len(outcomes) == 1 and isinstance(outcomes[0], Raised) and outcomes[0].kind in ("Forbidden", "Killed")
 
 
@@ -257,7 +256,7 @@ def test_a_forged_report_costs_little_time():
     keys = ",".join(f'{{"i": "{hex(k * (2**61 - 1))}"}}' for k in range(1, 1990))
     report = b'x\n{"value": [' + b",".join([b'{"e": [' + keys.encode() + b"]}"] * 3) + b"]}\n"
     start = time.monotonic()
-    module.outcomes(Program("x", "f", ((),)), b"", bytes([server.EXITED, 0]) + report, 1.0)
+    reports.outcomes(Program("x", "f", ((),)), b"", bytes([server.EXITED, 0]) + report, 1.0)
     assert time.monotonic() - start < 2
 
 
@@ -569,7 +568,9 @@ def test_right_after_attacks(box):
 
 
 @linux_only
-def test_an_interrupt_leaves_nothing_and_the_sandbox_works_again():
+def test_an_interrupt_leaves_nothing_and_the_sandbox_works_again(request):
+    old = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that runs this in the background has it ignored
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, old))
     with Sandbox(seconds=20, workers=2, allow_weak=True) as box:
         box.run([HONEST])
         before = descendants(os.getpid()) - servers(box)
@@ -586,7 +587,7 @@ def test_an_interrupt_leaves_nothing_and_the_sandbox_works_again():
 @linux_only
 @pytest.mark.parametrize("sig", [signal.SIGKILL, signal.SIGTERM, signal.SIGSTOP])
 def test_a_server_that_is_killed_or_stopped_is_replaced(sig, monkeypatch):
-    monkeypatch.setattr(module, "GRACE_SECONDS", 0.3)
+    monkeypatch.setattr(pool, "GRACE_SECONDS", 0.3)
     with Sandbox(seconds=0.5, workers=2, allow_weak=True) as box:
         warm_up(box)
         old = servers(box)
@@ -692,7 +693,7 @@ ALONE = f"""
 import os, sys, types
 for name in ("sdpo_lab", "sdpo_lab.tasks"):
     sys.modules[name] = types.ModuleType(name)
-    sys.modules[name].__path__ = [os.path.join({str(Path(module.__file__).parents[2])!r}, *name.split("."))]
+    sys.modules[name].__path__ = [os.path.join({str(Path(module.__file__).parents[3])!r}, *name.split("."))]
 from sdpo_lab.tasks.sandbox import Program, Sandbox, isolation
 """
 
@@ -728,7 +729,7 @@ def test_isolation_is_printable():
 
 
 def test_without_strong_isolation_it_refuses(monkeypatch):
-    weak = module.describe_isolation("weak", "no filter in this test")
+    weak = levels.describe_isolation("weak", "no filter in this test")
     monkeypatch.setattr(module, "isolation", lambda: weak)
     with pytest.raises(RuntimeError, match="no filter in this test(.|\n)*allow_weak=True(.|\n)*NOT kept"):
         Sandbox()
@@ -767,14 +768,14 @@ with Sandbox(allow_weak=True, workers=1) as box:
 
 
 def test_where_nothing_can_run_it_refuses_always(monkeypatch):
-    monkeypatch.setattr(module, "isolation", lambda: module.describe_isolation("none", "no fork()"))
+    monkeypatch.setattr(module, "isolation", lambda: levels.describe_isolation("none", "no fork()"))
     with pytest.raises(RuntimeError, match=r"no fork\(\)"):
         Sandbox(allow_weak=True)
 
 
 def test_a_server_that_lost_its_filter_runs_nothing(monkeypatch):
     with Sandbox(workers=1, allow_weak=True) as box:
-        monkeypatch.setattr(module.Worker, "greeting", lambda self: "lost")
+        monkeypatch.setattr(pool.Worker, "greeting", lambda self: "lost")
         box._pool.config["strong"] = True
         with pytest.raises(RuntimeError, match="lost"):
             box.run([HONEST])

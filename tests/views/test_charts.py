@@ -49,3 +49,10 @@ def test_wrong_input_is_named():
         views.compare({"x": History()})
     with pytest.raises(ValueError, match="no metric 'sucess'; there are loss, reward"):
         views.compare({"x": history([1.0])}, metric="sucess")
+
+
+def test_bars_below_zero_go_to_the_left_of_it():
+    page = views.Bars("t", {"up": 3.0, "down": -1.0, "none": 0.0})._repr_html_()
+    places = [(float(a), float(w)) for a, w in re.findall(r"margin-left:([\d.]+)%;width:([\d.]+)%", page)]
+    assert places == [(18.0, 54.0), (0.0, 18.0), (18.0, 0.0)], "zero lies at a quarter of the 72 percent"
+    assert "-1.00" in page

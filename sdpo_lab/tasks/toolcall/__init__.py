@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import random
+from typing import TYPE_CHECKING, Any
 
 from sdpo_lab.errors import check_choice, check_range
 from sdpo_lab.tasks.base import Problem, Verdict
 from sdpo_lab.tasks.toolcall import judge as judging
 from sdpo_lab.tasks.toolcall.requests import draw_problem, write_call
 from sdpo_lab.tasks.toolcall.world import BY_NAME, NOVELTY, draw_convention
+
+if TYPE_CHECKING:
+    from sdpo_lab.tasks.toolcall.oracle import OracleTeacher
 
 FEEDBACK = {
     0: "nothing",
@@ -69,6 +73,26 @@ class ToolCall:
     def solution(self, problem: Problem) -> str:
         """The right answer in the form the models write it."""
         return "\n".join(write_call(c["tool"], self.convention[c["tool"]], c["values"]) for c in problem.data["calls"])
+
+    def oracle_teacher(self, tokenizer: Any, problem: Problem, completion_ids: list[int], *, feedback: str = "", solution: str = "",
+                       attempt: str = "") -> OracleTeacher | None:
+        """The Bayes oracle's opinion of an attempt, given what a self-teacher is shown; None where it is not known (several calls).
+
+        Feedback without the attempt it is about is taken as said of the pre-training documents' author (`Posterior.hear`). A text
+        this judge would not say of any attempt leaves the oracle without opinion everywhere.
+        """
+        from sdpo_lab.tasks.toolcall import oracle  # it reads this module's judge
+
+        if self.dials["calls"] != 1:
+            return None
+        posterior = oracle.Posterior.of(self)
+        if solution:
+            posterior.update(problem, solution, 1.0)
+        if feedback and attempt:
+            posterior.update(problem, attempt, self.judge(problem, attempt).reward, feedback)
+        elif feedback:
+            posterior.hear(problem, feedback)
+        return oracle.next_tokens(posterior, tokenizer, problem, completion_ids)
 
     def __repr__(self) -> str:
         return f"ToolCall({', '.join(f'{k}={v!r}' for k, v in self.dials.items())})"

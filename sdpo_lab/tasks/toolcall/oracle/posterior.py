@@ -6,6 +6,7 @@ import itertools
 import math
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -55,17 +56,24 @@ class FallibleAuthor:
 
     def likelihood(self, call: dict, combos: list[Ranks], level: int, feedback: str) -> np.ndarray:
         """p(feedback | convention, the attempt was wrong) for each of `combos`, (C,)."""
-        tool, said, wrong = BY_NAME[call["tool"]], np.zeros(len(combos)), np.zeros(len(combos))
-        names = [names_of(tool, c) for c in combos]
-        for share, ranks, text in self.attempts(call):
-            parsed = judging.parse_calls(text)
-            for i, c in enumerate(combos):
-                error = _first_error(parsed, call, names[i])
-                if error:
-                    p = share * math.prod(self.knows * (r == right) + (1 - self.knows) * self.guesses[r] for r, right in zip(ranks, c))
-                    wrong[i] += p
-                    said[i] += p * (judging.say(error, level) == feedback)
-        return said / wrong
+        values = tuple(call["values"].items())
+        return likelihoods(self, call["tool"], values, tuple(combos), level).get(feedback, np.zeros(len(combos)))
+
+
+@lru_cache(maxsize=64)
+def likelihoods(author: FallibleAuthor, tool: str, values: tuple[tuple[str, Any], ...], combos: tuple[Ranks, ...], level: int) -> dict[str, np.ndarray]:
+    """{feedback: p(feedback | convention, the attempt was wrong), (C,)} of everything the judge can say of this author's attempts at a call."""
+    call, said, wrong = {"tool": tool, "values": dict(values)}, {}, np.zeros(len(combos))
+    names = [names_of(BY_NAME[tool], c) for c in combos]
+    for share, ranks, text in author.attempts(call):
+        parsed = judging.parse_calls(text)
+        for i, c in enumerate(combos):
+            error = _first_error(parsed, call, names[i])
+            if error:
+                p = share * math.prod(author.knows * (r == right) + (1 - author.knows) * author.guesses[r] for r, right in zip(ranks, c))
+                wrong[i] += p
+                said.setdefault(judging.say(error, level), np.zeros(len(combos)))[i] += p
+    return {feedback: p / wrong for feedback, p in said.items()}
 
 
 class Posterior:

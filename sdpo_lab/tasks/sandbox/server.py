@@ -1,4 +1,4 @@
-"""The other side of `sandbox.py`: a program that forks a locked-down child for every attempt it is sent. Standard library only.
+"""The other side of `pool.py`: a program that forks a locked-down child for every attempt it is sent. Standard library only.
 
 Messages on descriptor 0, a socket to the parent, are a length of four bytes and that many bytes. First goes a greeting, then every
 job is answered by how its child ended (one byte of `EXITED SIGNALLED TIMEOUT FLOOD`, one of status) and what the child reported.

@@ -1,7 +1,4 @@
-"""Checks for the exercises of the notebooks: each calls the reader's function, and says which of the classic mistakes it saw.
-
-Every check returns one sentence. "✓" is right, "✗" is wrong and says how, "○" means that nothing has been written yet.
-"""
+"""Checks of 04_from_scratch."""
 
 from __future__ import annotations
 
@@ -13,23 +10,9 @@ from typing import Any
 
 import torch
 
+from sdpo_lab.checks.common import UNWRITTEN, ToyModel, is_close, recognise
+
 Attempt = namedtuple("Attempt", "problem ids text reward feedback")  # as in sdpo_min
-UNWRITTEN = "○ not written yet: the function returns None"
-
-
-class ToyModel:
-    """Logits that depend on all tokens so far, from a table one can read: what a causal model promises, with nothing learned.
-
-    `model(ids).logits` is (B, L, V) for ids (B, L), as with a model of transformers.
-    """
-
-    device = torch.device("cpu")
-
-    def __init__(self, vocabulary: int = 5) -> None:
-        self.table = torch.linspace(-2, 2, vocabulary * vocabulary).sin().mul(3).view(vocabulary, vocabulary).requires_grad_()
-
-    def __call__(self, input_ids: torch.Tensor, **_: Any) -> SimpleNamespace:
-        return SimpleNamespace(logits=self.table[input_ids].cumsum(1))
 
 
 def check_score(score: Callable) -> str:
@@ -130,20 +113,3 @@ def check_reprompt(reprompt: Callable) -> str:
         (silent is not None, "a failure with empty feedback and no successful sibling has nothing to be shown: return None, so that it is left out"),
     ]
     return next((f"✗ reprompt: {words}" for seen, words in wrong if seen), "✓ reprompt: every attempt is shown what it may see, and nothing else")
-
-
-def recognise(found: Any, right: torch.Tensor, wrong: dict[str, list[torch.Tensor]]) -> str:
-    """The words for the first known wrong answer that `found` equals, else what can be said of its shape and distance."""
-    if not isinstance(found, torch.Tensor):
-        return f"returns a {type(found).__name__}, a tensor was expected"
-    for words, answers in wrong.items():
-        if any(is_close(found, answer) for answer in answers):
-            return words
-    if found.shape != right.shape:
-        return f"the shape is {tuple(found.shape)}, it should be {tuple(right.shape)}"
-    return f"the shape is right, the numbers are not: the largest difference is {float((found - right).detach().abs().max()):.2g}. I do not know this mistake"
-
-
-def is_close(found: Any, answer: torch.Tensor) -> bool:
-    """Equal in shape and, to rounding, in value."""
-    return isinstance(found, torch.Tensor) and found.shape == answer.shape and torch.allclose(found.detach().to(answer.dtype), answer.detach(), atol=1e-5)

@@ -1,0 +1,131 @@
+"""What is asked of the server, and what its answers mean: a program as a message, a report as outcomes."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+from dataclasses import dataclass
+
+from sdpo_lab.tasks.sandbox import server
+
+MAX_CODE = 100_000  # characters of a program; more is not run
+MAX_INPUTS = 256  # tests of a program
+
+
+@dataclass(frozen=True)
+class Program:
+    """`function(*arguments)` is called for every entry of `inputs`, in order, in one process in which `code` was executed once.
+
+    Arguments are made of None, bool, int, float, str, list, tuple, dict and set; every call gets copies of its own.
+    """
+
+    code: str
+    function: str
+    inputs: tuple[tuple, ...]
+
+
+@dataclass(frozen=True)
+class Returned:
+    """A value of exactly the builtin types above, as the function returned it (an int is no bool, nan is nan)."""
+
+    value: object
+
+
+@dataclass(frozen=True)
+class Raised:
+    """How a call failed.
+
+    `kind` is the exception's type, or one of: "Timeout", "Killed" (the process ended or crashed), "MemoryError", "Unsupported" (the
+    value's type), "OutputLimit" (too much, of whatever), "Forbidden" (the kernel refused a system call, or the report was
+    spoilt). A call that was not reached, because one before it ended the process, has the kind of that one.
+    """
+
+    kind: str
+    message: str  #: at most 300 characters
+    line: int  #: 1-based, in the program's code: the last frame of the traceback that lies there; 0 where there is none
+    source: str  #: the text of that line, without the spaces around it; at most 200 characters
+
+
+def message_of(program: Program) -> bytes | None:
+    """The program as a message to a server; None when its code is too long to be run."""
+    if not isinstance(program.code, str) or not isinstance(program.function, str):
+        raise TypeError(f"code and function must be strings, got {type(program.code).__name__} and {type(program.function).__name__}")
+    if len(program.inputs) > MAX_INPUTS:
+        raise ValueError(f"a program has at most {MAX_INPUTS} inputs, got {len(program.inputs)}")
+    for arguments in program.inputs:
+        if not isinstance(arguments, (tuple, list)):
+            raise TypeError(f"an input is a tuple of arguments, got {arguments!r}; write (x,) for one argument")
+    inputs = [server.pack(tuple(arguments)) for arguments in program.inputs]
+    if len(program.code) > MAX_CODE:
+        return None
+    code = program.code if encodes(program.code) else {"s": program.code.encode("utf-8", "surrogatepass").hex()}  # `pack` has lower limits
+    return server.message(json.dumps({"code": code, "function": program.function, "inputs": inputs}).encode())
+
+
+def encodes(text: str) -> bool:
+    try:
+        text.encode()
+        return True
+    except UnicodeEncodeError:
+        return False
+
+
+def outcomes(program: Program, message: bytes | None, answer: bytes | None, seconds: float) -> list[Returned | Raised]:
+    """What a server's answer says about each input. The report in it is the program's own, so it may be anything."""
+    n = len(program.inputs)
+    if message is None:
+        return [Raised("OutputLimit", f"the code has {len(program.code)} characters, more than {MAX_CODE}; it was not run", 0, "")] * n
+    if answer is None or len(answer) < 2:
+        return [Raised("Killed", "the process that ran it was killed twice", 0, "")] * n
+    *lines, rest = answer[2:].split(b"\n", n + 1)
+    first = parse(lines[0], program.code) if lines else None
+    if isinstance(first, tuple):
+        return [first[0]] * n
+    found = [parse(line, program.code) for line in lines[1 : n + 1]]
+    found = [Raised("Forbidden", "its report cannot be read: the program wrote to descriptors that are not its own", 0, "")
+             if not isinstance(o, (Returned, Raised)) else o for o in found]
+    if len(found) < n:
+        where = f"on input {len(found) + 1} of {n}" if lines else "while the code was loaded"
+        kind, why = fate(answer[0], answer[1], seconds)
+        found.append(Raised(kind, f"{why} {where}", 0, ""))
+        found += [Raised(kind, f"not reached: {why} {where}", 0, "")] * (n - len(found))
+    return found
+
+
+def fate(ended: int, status: int, seconds: float) -> tuple[str, str]:
+    if ended == server.TIMEOUT:
+        return "Timeout", f"no result within {seconds:g} s,"
+    if ended == server.FLOOD:
+        return "OutputLimit", f"more than {server.MAX_REPORT} bytes were reported"
+    if ended == server.EXITED:
+        return "Killed", f"the process ended itself with status {status}"
+    try:
+        name = signal.Signals(status).name
+    except ValueError:
+        name = f"signal {status}"
+    return "Killed", f"the process was ended by {name}"
+
+
+def parse(line: bytes, code: str) -> Returned | Raised | tuple[Raised] | None:
+    """One line of a report: an outcome, a tuple of one when it is that of all inputs, None when it is something else."""
+    try:
+        ((tag, data),) = json.loads(line).items()
+        if tag == "value":
+            return Returned(server.unpack(data))
+        if tag not in ("raised", "all"):
+            return None
+        kind, text, number = (server.unpack(d) for d in data)
+        if type(kind) is not str or type(text) is not str or type(number) is not int:
+            return None
+        kind = kind if kind.isidentifier() and len(kind) <= 80 else "Exception"
+        raised = Raised(kind, text[: server.MAX_MESSAGE], *line_of(code, number))
+        return (raised,) if tag == "all" else raised
+    except Exception:  # it may be anything, and raise anything: nested too deep, not UTF-8, a list as a key
+        return None
+
+
+def line_of(code: str, number: int) -> tuple[int, str]:
+    """(number, text) of a line as Python counts them, (0, "") when there is no such line."""
+    lines = re.split(r"\r\n|\r|\n", code) if number > 0 else []
+    return (number, lines[number - 1].strip()[:200]) if 0 < number <= len(lines) else (0, "")
