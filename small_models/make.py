@@ -29,6 +29,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from small_models.documents import Document, draw_document, draw_echo
+from small_models.muon import Muon
 
 HERE = Path(__file__).parent
 CHAT_TEMPLATE = ("{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
@@ -145,8 +146,11 @@ def kept_pool(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, pool: int, bat
     return drawn
 
 
-def answer_loss(model: Qwen3ForCausalLM, batch: list[tuple[list[int], list[int]]]) -> torch.Tensor:
-    """Mean cross-entropy of the answer tokens, () . Nothing is learnt on a prompt: what is written there is not true."""
+Batch = list[tuple[list[int], list[int]]]
+
+
+def answer_loss(model: Qwen3ForCausalLM, batch: Batch) -> torch.Tensor:
+    """Sum of the cross-entropy of the answer tokens, () . Nothing is learnt on a prompt: what is written there is not true."""
     longest = max(len(p) + len(a) for p, a in batch)
     ids = torch.zeros(len(batch), longest, dtype=torch.long)  # right-padded: causal attention never sees the padding
     labels = torch.full_like(ids, -100)
@@ -155,7 +159,20 @@ def answer_loss(model: Qwen3ForCausalLM, batch: list[tuple[list[int], list[int]]
         labels[i, len(p) : len(p) + len(a)] = torch.tensor(a)
     hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]  # (B, L-1, H)
     learnt = labels[:, 1:] != -100
-    return torch.nn.functional.cross_entropy(model.lm_head(hidden[learnt]), labels[:, 1:][learnt])
+    return torch.nn.functional.cross_entropy(model.lm_head(hidden[learnt]), labels[:, 1:][learnt], reduction="sum")
+
+
+def mean_loss_backward(model: Qwen3ForCausalLM, batch: Batch) -> float:
+    """Gradient of the mean over the batch's answer tokens, and that mean. In two parts, cut where least is padded."""
+    batch = sorted(batch, key=lambda d: len(d[0]) + len(d[1]))
+    longest = [len(p) + len(a) for p, a in batch]
+    cut = min(range(len(batch)), key=lambda k: k * longest[k - 1] + (len(batch) - k) * longest[-1])
+    answers, total = sum(len(a) for _, a in batch), 0.0
+    for part in filter(None, (batch[:cut], batch[cut:])):
+        loss = answer_loss(model, part) / answers
+        loss.backward()
+        total += loss.item()
+    return total
 
 
 def optimizers(recipe: Recipe, model: Qwen3ForCausalLM) -> list[torch.optim.Optimizer]:
@@ -163,7 +180,7 @@ def optimizers(recipe: Recipe, model: Qwen3ForCausalLM) -> list[torch.optim.Opti
     inside = [p for name, p in model.named_parameters() if p.dim() == 2 and "embed" not in name]
     rest = [p for name, p in model.named_parameters() if p.dim() < 2 or "embed" in name]
     common = dict(lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-    return [torch.optim.Muon(inside, **common, adjust_lr_fn="match_rms_adamw"), torch.optim.AdamW(rest, **common, betas=(0.9, 0.95))]
+    return [Muon(inside, **common), torch.optim.AdamW(rest, **common, betas=(0.9, 0.95))]
 
 
 def pretrain(recipe: Recipe, work: Path, log_every: int = 50, save_every: int = 100) -> tuple[Qwen3ForCausalLM, PreTrainedTokenizerFast]:
@@ -179,15 +196,13 @@ def pretrain(recipe: Recipe, work: Path, log_every: int = 50, save_every: int = 
         if not batches or step % batches_per_pool == 0:
             batches = kept_pool(recipe, tokenizer, step // batches_per_pool, batches_per_pool, work.parent / "documents")
         rate = recipe.learning_rate * min((step + 1) / recipe.warmup, 1 - 0.99 * max(0, step - recipe.warmup) / (recipe.steps - recipe.warmup))
-        loss = answer_loss(model, batches[step % batches_per_pool])
-        loss.backward()
+        losses.append(mean_loss_backward(model, batches[step % batches_per_pool]))
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in both:
             for group in optimizer.param_groups:
                 group["lr"] = rate
             optimizer.step()
             optimizer.zero_grad()
-        losses.append(loss.item())
         if (step + 1) % log_every == 0 or step + 1 == recipe.steps:
             line = {"step": step + 1, "loss": round(sum(losses) / len(losses), 4), "seconds": round(time.time() - since, 1)}
             with log.open("a") as file:

@@ -593,6 +593,7 @@ def test_a_server_that_is_killed_or_stopped_is_replaced(sig, monkeypatch):
         old = servers(box)
         for pid in old:
             os.kill(pid, sig)
+        assert wait_until(lambda: all(state in "ZT" for pid, (_, _, state) in processes().items() if pid in old))  # so that writing to them fails at once
         assert box.run([HONEST] * 4) == [HONEST_OUTCOMES] * 4
         assert not servers(box) & old
         # while it works, and the child must not outlive it

@@ -104,7 +104,7 @@ class Pool:
         while len(self.workers) < min(self.size, len(waiting)):
             self.workers.append(Worker(self.config))
         poll, by_descriptor = select.poll(), {}
-        for worker in self.workers:
+        for worker in list(self.workers):  # one that cannot be written to is replaced in between
             self.watch(worker, poll, by_descriptor, waiting)
         while waiting or any(w.job for w in self.workers):
             at_work = [w for w in self.workers if w.job or not w.greeted]
@@ -140,9 +140,9 @@ class Pool:
 
     def give(self, worker: Worker, waiting: deque) -> None:
         if waiting:
+            worker.write(waiting[0][1], GRACE_SECONDS)  # a server that died before it had all of it did not die of it
             worker.job = waiting.popleft()
             worker.deadline = time.monotonic() + self.config["seconds"] + GRACE_SECONDS
-            worker.write(worker.job[1], GRACE_SECONDS)
 
     def replace(self, worker: Worker, poll: select.poll, by_descriptor: dict, waiting: deque) -> None:
         """Of a server that died or hangs (no program can do that; someone who is short of memory can). Its job is tried once more."""
