@@ -114,7 +114,8 @@ def render(document: Document) -> tuple[str, str]:
     return f"{turns}<|im_start|>assistant\n", f"{document.answer}<|im_end|>"
 
 
-Pool = list[list[tuple[list[int], list[int]]]]
+Batch = list[tuple[list[int], list[int]]]  # (prompt ids, answer ids)
+Pool = list[Batch]
 
 
 def draw_pool(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, pool: int, batches: int) -> Pool:
@@ -144,9 +145,6 @@ def kept_pool(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, pool: int, bat
     new.write_text(json.dumps(drawn))
     new.replace(file)
     return drawn
-
-
-Batch = list[tuple[list[int], list[int]]]
 
 
 def answer_loss(model: Qwen3ForCausalLM, batch: Batch) -> torch.Tensor:

@@ -1,15 +1,7 @@
-// Tokens as buttons: those pressed are blamed. Every text is set as text, never as HTML.
-function make(parent, tag, attributes = {}, text = null) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  if (text !== null) node.textContent = text;
-  parent.append(node);
-  return node;
-}
-
+// Tokens as buttons: those pressed are blamed. Behind dom.js.
 function render({ model, el }) {
   const labels = model.get("labels"), name = (t) => `${labels[t]} (position ${t})`;
-  const root = make(el, "div", { class: "sdpo-blame", "data-testid": "sdpo-blame" });
+  const root = make(el, "div", { hook: "sdpo-blame" });
   make(root, "p", { class: "ask" }, "Which tokens do you blame? Click them, or move with the arrow keys and press the space bar.");
   const row = make(root, "div", { class: "row", role: "group", "aria-label": "Tokens of the attempt; pressed means blamed" });
   // keys pressed here are meant for here: JupyterLab would take them for its own commands

@@ -9,16 +9,16 @@ import html
 import numbers
 import unicodedata
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anywidget
 import traitlets
 
+from sdpo_lab.views.page import source
+
 if TYPE_CHECKING:
     import torch
 
-HERE = Path(__file__).parent
 MOST_TOKENS = 1024  # more buttons than that nobody reads
 HIDDEN = ("Cc", "Cf", "Co", "Cs", "Zl", "Zp", "Zs")  # characters that nobody can see, or that turn the line round; by category
 BLANK = "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0"  # and these, which look like nothing
@@ -37,8 +37,8 @@ class Blame(anywidget.AnyWidget):
     assigning such positions later raises TraitError and changes nothing.
     """
 
-    _esm = (HERE / "blame.js").read_text(encoding="utf-8")
-    _css = (HERE / "blame.css").read_text(encoding="utf-8")
+    _esm = source("dom.js", "blame.js")
+    _css = source("blame.css")
     labels = traitlets.List(traitlets.Unicode()).tag(sync=True)  # the tokens as they are shown
     blamed = traitlets.List().tag(sync=True)  # `positions` says what may be in it
 

@@ -1,5 +1,5 @@
 // The page's half of the playground: sends what the reader chose and wrote, and draws the answer. Every text is set as text, never as HTML.
-// In front of it stands token_view.js, whose `sdpoTokenView` draws the attempt.
+// In front of it stand dom.js and token_view.js, whose `sdpoTokenView` draws the attempt.
 const EDITED = "", TYPED = "typed";
 // Why a preset may not be there
 const MISSING = {
@@ -7,34 +7,13 @@ const MISSING = {
   "the answer itself": "This task does not tell its answers", "a sibling's success": "No other sampled attempt at this problem succeeded",
 };
 
-// A new last child of `parent`; `hook` is its class and its data-testid.
-function make(parent, tag, { hook, ...attributes } = {}, text = null) {
-  const node = document.createElement(tag);
-  if (hook) Object.assign(attributes, { class: hook, "data-testid": hook });
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  if (text !== null) node.textContent = text;
-  parent.append(node);
-  return node;
-}
-
-// What nobody could see is written as its code.
-const HIDDEN = /([\u0000-\u0008\u000a-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff])/;
-const code = (c) => (c === "\n" ? "↵" : "\\u" + c.charCodeAt(0).toString(16).padStart(4, "0"));
-
-function literal(parent, text) {
-  parent.replaceChildren();
-  text.split(HIDDEN).forEach((part, k) => {
-    if (k % 2) make(parent, "span", { class: "unseen" }, code(part));
-    if (part === "\n" || k % 2 === 0) parent.append(part);
-  });
-}
-
-// The same on one line of at most `most` characters
+// Text on one line of at most `most` characters
 function line(text, most) {
-  const flat = text.split(HIDDEN).map((part, k) => (k % 2 ? code(part) : part)).join("");
+  const flat = plain(text);
   return flat.length > most ? flat.slice(0, most) + " …" : flat || "(empty)";
 }
 
+const emptied = (element) => { element.replaceChildren(); return element; };
 const signed = (v) => (v === null ? "infinite" : (v > 0.005 ? "+" : v < -0.005 ? "−" : "") + Math.abs(v).toFixed(2));
 const verdict = (v) => (v.right ? ["good", "✓", "right"] : v.reward > 0 ? ["part", "½", `partly right, reward ${Number(v.reward.toPrecision(3))}`] : ["bad", "✗", "wrong"]);
 
@@ -110,11 +89,6 @@ function render({ model, el }) {
   for (const [hook, text, sample] of [["greedy", "Greedy", false], ["sample", "Sample one", true]])
     make(head, "button", { type: "button", hook }, text).addEventListener("click", () => write(sample));
   const written = make(own, "div", { hook: "fresh", "aria-live": "polite" });
-
-  function show(element, text) {
-    element.hidden = !text;
-    if (element.textContent !== text) element.textContent = text;
-  }
 
   function judgement(parent, v, text = null) {
     const [kind, sign, name] = verdict(v);
@@ -206,7 +180,7 @@ function render({ model, el }) {
       attempt.replaceChildren();
       here.attempts.forEach((a, n) => make(attempt, "option", { value: n }, `${verdict(a)[1]} ${line(a.text, 110)}`));
       make(attempt, "option", { value: TYPED }, "✎ type one …");
-      literal(question, here.question);
+      literal(emptied(question), here.question);
     }
     attempt.value = chosen.attempt;
     typed.hidden = chosen.attempt !== TYPED;
@@ -239,7 +213,7 @@ function render({ model, el }) {
     bits.textContent = answer.bits === null ? "∞" : answer.bits.toFixed(answer.bits < 10 ? 2 : 1);
     sum.textContent = signed(answer.sum);
     mean.textContent = signed(answer.mean);
-    literal(words, answer.words[0].toUpperCase() + answer.words.slice(1));
+    literal(emptied(words), answer.words[0].toUpperCase() + answer.words.slice(1));
     if (view && viewed === key) view.update(answer.view);
     else {
       const data = view ? { ...answer.view, color_by: tokens.firstChild?.dataset.quantity ?? answer.view.color_by } : answer.view;

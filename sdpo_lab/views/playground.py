@@ -21,7 +21,8 @@ from sdpo_lab.credit import Credit
 from sdpo_lab.errors import check_range
 from sdpo_lab.rollouts import Rollout, judge_rollouts, rollout
 from sdpo_lab.tasks.base import Problem, draw_problems
-from sdpo_lab.views.tokens import clean, page_data, source, view_data
+from sdpo_lab.views.page import source
+from sdpo_lab.views.tokens import clean, page_data, view_data
 from sdpo_lab.what_if import PRESETS, Rescorer, contexts, familiarity, in_words, teacher_attempts
 
 ATTEMPTS = 4  # sampled at each problem
@@ -46,8 +47,8 @@ class Playground(anywidget.AnyWidget):
     before: it would change the weights under it. Raises ValueError where the task has fewer problems, and for a completion without a problem.
     """
 
-    _esm = source("token_view.js") + "\n" + source("playground.js")
-    _css = source("token_view.css") + "\n" + source("playground.css")
+    _esm = source("dom.js", "token_view.js", "playground.js")
+    _css = source("token_view.css", "playground.css")
     setup = traitlets.Dict().tag(sync=True)  # what the page must know before the first answer arrives
     state = traitlets.Dict().tag(sync=True)  # what the reader chose and wrote: the page keeps it here, so that it is there again when shown again
 

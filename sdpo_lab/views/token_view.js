@@ -1,5 +1,5 @@
 // Draws attempts token by token into `root`. Every text is set as text, never as HTML.
-// One name and no import, so that the file can stand in a <script> as well as in front of a widget's module.
+// One name and no import, so that the file can stand in a <script> as well as in front of a widget's module; dom.js stands before it.
 //
 // `data` is what `tokens.page_data` makes: {attempts: [view_data, ...], color_by, scale, limits}. Returns
 //   update(data)            draws another; the selected token, the quantity and open folds stay
@@ -18,39 +18,9 @@ function sdpoTokenView(root, data) {
     "oracle": { name: "Teacher − oracle", signed: true, unit: " nats", low: "teacher below the oracle", high: "above", limit: "oracle",
       of: (a, t) => (a.oracle ? number(a.teacher[t]) - number(a.oracle[t]) : NaN) },
   };
-  // Characters nobody could see: controls, format and bidi characters, odd spaces, ignorables. Variation selectors stay with what they follow.
-  const HIDDEN = /((?![\ufe00-\ufe0f])[\p{Cc}\p{Cf}\p{Co}\p{Cs}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}\u2800]|(?! )\p{Zs})/u;
   const uid = "tokens-" + Math.random().toString(36).slice(2, 10);
   const many = () => data.attempts.length > 1;
   let quantity = data.color_by, pinned = null, preview = null, boxes = [], folds = [], texts = [];
-
-  function make(parent, tag, { hook, ...attributes } = {}, text = null) {
-    const node = document.createElement(tag);
-    if (hook) Object.assign(attributes, { class: hook, "data-testid": hook });
-    for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-    if (text !== null) node.textContent = text;
-    parent.append(node);
-    return node;
-  }
-
-  const code = (c) => (c === "\t" ? "⇥" : "\\u" + c.codePointAt(0).toString(16).padStart(4, "0"));
-
-  // Text as it is: spaces and line ends marked, what nobody could see written as its code.
-  function literal(parent, text, mark = "⏎") {
-    if (/^\p{M}/u.test(text)) make(parent, "span", { class: "code" }, "◌");  // a combining mark without its letter
-    text.split(HIDDEN).forEach((part, k) => {
-      if (k % 2) {
-        if (part !== "\n" || mark) make(parent, "span", { class: "code" }, part === "\n" ? mark : code(part));
-        if (part === "\n") parent.append("\n");
-      } else if (mark) {
-        part.split(/( )/).forEach((piece) => { if (piece === " ") make(parent, "span", { class: "space" }, " "); else if (piece) parent.append(piece); });
-      } else if (part) parent.append(part);
-    });
-    return parent;
-  }
-
-  // The same as a string, for sentences
-  const plain = (text) => text.split(HIDDEN).map((part, k) => (k % 2 ? (part === "\n" ? "⏎" : code(part)) : part)).join("");
 
   // Numbers
   const probability = (p) => (Number.isNaN(p) ? "–" : p === 0 ? "0" : p < 0.00095 ? p.toExponential(0).replace("-", "−") : p > 0.9995 && p < 1 ? "> 0.999" : p.toFixed(3));
@@ -129,7 +99,7 @@ function sdpoTokenView(root, data) {
     data.attempts.forEach((a, n) => {
       const part = make(attempts, "section", { hook: "attempt" });
       const name = a.title || (many() ? `Attempt ${n + 1}` : "");
-      if (name) literal(make(part, "div", { hook: "title", id: `${uid}-${n}` }), name, "");
+      if (name) literal(make(part, "div", { hook: "title", id: `${uid}-${n}` }), name, { end: "" });
       const text = make(part, "div", { hook: "text", role: "listbox", "aria-orientation": "horizontal", dir: "ltr",
         "aria-label": `Tokens of ${plain(name) || "the attempt"}` });
       texts.push(text);
@@ -137,7 +107,7 @@ function sdpoTokenView(root, data) {
         const kind = a.partial[t] ? " partial" : a.special.includes(t) ? " special" : "";
         const box = make(text, "span", { class: "token" + kind, role: "option", tabindex: "-1", "aria-selected": "false" });
         if (a.partial[t]) make(box, "span", { class: "code" }, a.partial[t] === "?" ? "◌" : a.partial[t]);
-        else literal(box, token);
+        else literal(box, token, { spaces: true });
         box.place = [n, t];
         return box;
       }));
@@ -160,7 +130,7 @@ function sdpoTokenView(root, data) {
         const column = make(columns, "div", { class: "column" });
         make(column, "div", { class: "role " + role }, title);
         const words = make(column, "div", { hook: "prompt", tabindex: "0", role: "group", "aria-label": title });
-        for (const [marked, text] of a.prompts[role]) literal(make(words, marked ? (role === "teacher" ? "ins" : "del") : "span"), text, "");
+        for (const [marked, text] of a.prompts[role]) literal(make(words, marked ? (role === "teacher" ? "ins" : "del") : "span"), text, { end: "" });
       }
       if (names.length) make(fold, "div", { class: "quiet" }, "Underlined: what the teacher reads and the student does not.");
     };
@@ -193,7 +163,7 @@ function sdpoTokenView(root, data) {
     const top = make(facts, "div", { class: "line" });
     const shown = make(top, "span", { hook: "which" });
     if (a.partial[t]) make(shown, "span", { class: "code" }, a.partial[t] === "?" ? "◌" : a.partial[t]);
-    else literal(shown, a.tokens[t].replace(/\n/g, "\u23ce"));
+    else literal(shown, a.tokens[t].replace(/\n/g, "\u23ce"), { spaces: true });
     const [begin, end] = [t ? a.ends[t - 1] : 0, a.ends[t]];
     make(top, "span", { class: "quiet where" }, `token ${t + 1} of ${a.tokens.length}, `
       + (end - begin === 1 ? `byte ${begin}` : `bytes ${begin}–${end}`) + (a.partial[t] ? ", part of a character" : a.special.includes(t) ? ", a special token" : "")
@@ -231,7 +201,7 @@ function sdpoTokenView(root, data) {
     const row = (kind, name, p, q) => {
       const line = make(list, "div", { class: "entry " + kind, role: "row" });
       const text = make(line, "span", { class: "name", role: "rowheader" });
-      if (kind === "rest") text.append(name); else literal(text, name.replace(/\n/g, "\u23ce"));
+      if (kind === "rest") text.append(name); else literal(text, name.replace(/\n/g, "\u23ce"), { spaces: true });
       const bars = make(line, "span", { class: "bars", role: "presentation" });
       for (const [role, v] of [["student", p], ["teacher", q]])
         make(bars, "span", { class: "bar " + role }).style.width = `${Math.min(1, Math.max(0, v)) * 100}%`;

@@ -14,7 +14,6 @@ import secrets
 import unicodedata
 import weakref
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,8 @@ import torch
 
 from sdpo_lab.credit import Credit, token_text
 from sdpo_lab.errors import check_choice, check_range
+from sdpo_lab.views.page import source
 
-HERE = Path(__file__).parent
 QUANTITIES = ("advantage", "divergence", "student", "teacher", "student entropy", "teacher entropy", "oracle")
 SIGNED = ("advantage", "oracle")
 BLUE, ORANGE, PLAIN = "0,114,178", "213,94,0", "0,158,115"  # of the picture without scripts: colour-blind safe, read on white and on black
@@ -292,14 +291,6 @@ def visible(text: str, mark: str = "⏎") -> str:
     return ("◌" if text and unicodedata.category(text[0])[0] == "M" else "") + "".join(map(seen, text))
 
 
-@cache
-def source(name: str) -> str:
-    """A file beside this one without its comments and indentation, which every output would repeat."""
-    text = (HERE / name).read_text(encoding="utf-8")
-    text = re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL) if name.endswith(".css") else re.sub(r"(^|  )//[^\n]*", "", text, flags=re.MULTILINE)
-    return "\n".join(line.strip() for line in text.splitlines() if line.strip())
-
-
 def fragment(inside: str, data: Any, draw: str) -> str:
     """A piece of HTML: `inside` where no script runs, else what the JavaScript `draw` makes of `root` and `data`.
 
@@ -308,7 +299,7 @@ def fragment(inside: str, data: Any, draw: str) -> str:
     place = f"sdpo-{secrets.token_hex(6)}"
     text = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")  # ASCII, so no character can do anything else
     return (f'<div id="{place}">{inside}<script type="application/json">{text}</script></div><style>{source("token_view.css")}</style><script>(() => {{\n'
-            f"{source('token_view.js')}\nfor (const root of document.querySelectorAll('#{place}')) {{\n"
+            f"{source('dom.js', 'token_view.js')}\nfor (const root of document.querySelectorAll('#{place}')) {{\n"
             f"const given = root.querySelector(':scope > script');\nif (!given) continue;\nconst data = JSON.parse(given.textContent);\ngiven.remove();\n{draw}\n}}\n}})();</script>")
 
 

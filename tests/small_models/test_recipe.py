@@ -15,13 +15,31 @@ from sdpo_lab.tasks.toolcall.world import BY_NAME, HELD_OUT_TOOLS, is_held_out
 from small_models import held_out, wordings
 from small_models import worlds as worlds_module
 from small_models.documents import Document, draw_document, draw_echo
-from small_models.make import MINIATURE, RECIPES, Recipe, answer_loss, draw_pool, encode, export, new_model, pretrain, train_tokenizer
+from small_models.make import (
+    MINIATURE,
+    RECIPES,
+    Recipe,
+    answer_loss,
+    draw_pool,
+    encode,
+    export,
+    mean_loss_backward,
+    new_model,
+    pretrain,
+    train_tokenizer,
+)
+from small_models.muon import Muon
 
 
 @pytest.fixture(scope="module")
 def documents():
     rng = random.Random(11)
     return [draw_document(rng) for _ in range(20_000)]
+
+
+def mean_loss(model, batches):
+    """Mean over the answer tokens."""
+    return sum(answer_loss(model, batch).item() for batch in batches) / sum(len(a) for batch in batches for _, a in batch)
 
 
 @pytest.mark.timeout(180)
@@ -32,10 +50,10 @@ def test_the_miniature_learns_exports_and_loads(tmp_path):
     tokenizer = train_tokenizer(MINIATURE)
     fresh = draw_pool(Recipe(**{**vars(MINIATURE), "seed": 99}), tokenizer, 0, 2)
     with torch.no_grad():
-        start = sum(answer_loss(new_model(MINIATURE, tokenizer), batch).item() for batch in fresh) / 2
+        start = mean_loss(new_model(MINIATURE, tokenizer), fresh)
     model, tokenizer = pretrain(MINIATURE, tmp_path / "work")
     with torch.no_grad():
-        end = sum(answer_loss(model, batch).item() for batch in fresh) / 2
+        end = mean_loss(model, fresh)
     assert start > 5.5 and end < 0.75 * start
     export(model, tokenizer, tmp_path / "model")
     loaded, _ = lab.load_model(str(tmp_path / "model"))
@@ -53,7 +71,7 @@ def test_stopped_and_resumed_is_the_same_model(tmp_path):
 
     import small_models.make as make
 
-    original, seen = make.answer_loss, []
+    original, seen = make.mean_loss_backward, []
 
     def stop_at_five(*arguments):
         seen.append(1)
@@ -61,16 +79,50 @@ def test_stopped_and_resumed_is_the_same_model(tmp_path):
             raise Stopped
         return original(*arguments)
 
-    make.answer_loss = stop_at_five
+    make.mean_loss_backward = stop_at_five
     try:
         with pytest.raises(Stopped):
             pretrain(recipe, tmp_path / "parts", save_every=3)
     finally:
-        make.answer_loss = original
+        make.mean_loss_backward = original
     parts, _ = pretrain(recipe, tmp_path / "parts", save_every=3)
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), parts.parameters()))
     with pytest.raises(ValueError, match="belongs to another recipe"):
         pretrain(Recipe(**{**vars(recipe), "seed": 1}), tmp_path / "parts")
+
+
+def test_a_batch_in_two_parts_is_the_whole_batch():
+    tokenizer = train_tokenizer(MINIATURE, documents=1000)
+    model = new_model(MINIATURE, tokenizer)
+    (batch,) = draw_pool(MINIATURE, tokenizer, 0, 1)
+    mean = mean_loss_backward(model, batch)
+    parts = [p.grad.clone() for p in model.parameters()]
+    model.zero_grad()
+    whole = answer_loss(model, batch) / sum(len(a) for _, a in batch)
+    whole.backward()
+    assert mean == pytest.approx(whole.item(), rel=1e-5)
+    for part, p in zip(parts, model.parameters()):
+        assert torch.allclose(part, p.grad, atol=1e-6, rtol=1e-4)
+    assert mean_loss_backward(model, batch[:1]) > 0  # a single document has no second part
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (192, 64), (64, 192)])
+def test_muon_is_that_of_torch_without_its_rounding(shape):
+    torch.manual_seed(0)
+    ours = torch.nn.Parameter(torch.randn(shape))
+    theirs = torch.nn.Parameter(ours.detach().clone())
+    settings = dict(lr=1e-2, weight_decay=0.1)
+    both = Muon([ours], **settings), torch.optim.Muon([theirs], **settings, adjust_lr_fn="match_rms_adamw")
+    for _ in range(5):
+        before = ours.detach().clone(), theirs.detach().clone()
+        ours.grad = torch.randn(shape)
+        theirs.grad = ours.grad.clone()
+        for optimizer in both:
+            optimizer.step()
+        moved = ours.detach() - before[0], theirs.detach() - before[1]
+        assert (moved[0] - moved[1]).norm() < 0.03 * moved[1].norm()  # bfloat16 keeps three digits
+    with pytest.raises(ValueError, match="matrices alone"):
+        Muon([torch.nn.Parameter(torch.ones(3))], **settings)
 
 
 def test_names_have_the_same_tokens_wherever_they_stand():
