@@ -4,19 +4,24 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-NBVAL := --nbval-lax --nbval-cell-timeout=120 --nbval-current-env
+NBVAL := --nbval-lax --nbval-cell-timeout=120
+# Older kernels, each an environment that holds only what differs: a kernel without subshells, and Colab's versions
+KERNELS := $(VENV)/kernels
+ON_COLAB = JUPYTER_PATH="$(CURDIR)/$(KERNELS)/colab/share/jupyter" $(BIN)/python -m pytest $(NBVAL) --nbval-kernel-name=colab
+VIEWS_ON_COLAB = $(KERNELS)/colab/bin/python -m pytest -m "not slow" tests/views
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PIP_ROOT_USER_ACTION = ignore
 export PIP_PROGRESS_BAR = off
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test test-full lint notebooks small-models chromium clean
+.PHONY: help lab test test-full test-colab kernels lint notebooks small-models chromium clean
 
 help:
 	@echo "make lab           install, then open the notebooks in JupyterLab"
-	@echo "make test          install, lint, unit tests, notebooks (nbval), wheel, browser"
+	@echo "make test          install, lint, unit tests, notebooks (nbval), wheel, browser; then some of it at Colab's versions"
 	@echo "make test-full     the same with the tests marked slow"
+	@echo "make test-colab    every notebook in a kernel of Colab's versions (make test runs two of them there)"
 	@echo "make lint          ruff alone"
 	@echo "make notebooks     run notebooks/*.py and keep their outputs in the .ipynb files"
 	@echo "make small-models  make the shipped models again from nothing (some two hours on 2 cores, by estimate)"
@@ -43,11 +48,26 @@ lab: $(STAMP)
 	$(BIN)/jupyter trust notebooks/*.ipynb >/dev/null; \
 	exec $(BIN)/jupyter lab $$screen $$root --ServerApp.root_dir=notebooks --LabApp.default_url=/lab/tree/00_quickstart.ipynb
 
-test: $(STAMP) chromium lint
-	$(BIN)/python -m pytest -m "not slow" $(NBVAL) tests notebooks
+test: $(STAMP) kernels chromium lint
+	$(BIN)/python -m pytest -m "not slow" $(NBVAL) --nbval-current-env tests notebooks
+	$(VIEWS_ON_COLAB)
+	$(ON_COLAB) notebooks/00_quickstart.ipynb notebooks/05_live_training.ipynb
 
-test-full: $(STAMP) chromium lint
-	$(BIN)/python -m pytest $(NBVAL) tests notebooks
+test-full: $(STAMP) kernels chromium lint
+	$(BIN)/python -m pytest $(NBVAL) --nbval-current-env tests notebooks
+	$(VIEWS_ON_COLAB)
+	$(ON_COLAB) notebooks
+
+test-colab: $(STAMP) kernels
+	$(VIEWS_ON_COLAB)
+	$(ON_COLAB) notebooks
+
+kernels: $(KERNELS)/ipykernel6/.installed $(KERNELS)/colab/.installed
+
+$(KERNELS)/%/.installed: constraints-%.txt tools/kernels.py | $(STAMP)
+	@echo "installing into $(KERNELS)/$*: a minute the first time"
+	@$(BIN)/python tools/kernels.py $*
+	@touch $@
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

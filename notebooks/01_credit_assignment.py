@@ -29,7 +29,7 @@ import importlib.util
 import os
 
 if "COLAB_RELEASE_TAG" in os.environ and importlib.util.find_spec("sdpo_lab") is None:
-    get_ipython().run_line_magic("pip", "install -q 'sdpo_lab[notebooks] @ git+https://github.com/sdpo-lab/sdpo_lab'")
+    get_ipython().run_line_magic("pip", "install -q 'sdpo_lab[widgets] @ git+https://github.com/sdpo-lab/sdpo_lab'")
 
 # %%
 import copy

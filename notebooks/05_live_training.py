@@ -11,12 +11,13 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/sdpo-lab/sdpo_lab/blob/main/notebooks/05_live_training.ipynb)
 #
-# > **What you will see.** A full SDPO run that you start, pause, take step by step and steer while it runs, with the reward and the newest attempts
-# > in front of you. Afterwards: what your hand did, as data, and the same run again from that data, to the digit.
+# > **What you will see.** A full SDPO run that you start, pause, take step by step and steer while it runs; then five experiments of a minute or
+# > two each, with the recorded runs of the same experiments beside yours. At the end: what your hand did, as data, and the same run again from that
+# > data, to the digit.
 # >
-# > **Time.** About a minute and a half on 2 CPU cores if you only watch; less than a minute on a T4 (estimated).
+# > **Time.** About two minutes on 2 CPU cores if you only watch, ten more with the experiments; a minute on a T4 (estimated).
 # >
-# > **You need** a PyTorch training loop. What SDPO does in one step is in `00_quickstart`.
+# > **You need** a PyTorch training loop. What SDPO does in one step is in `00_quickstart`, what the teacher is in `02_self_teacher`.
 #
 # No cell below needs a click. *Run All* gives the same run as watching it without touching anything.
 
@@ -26,12 +27,13 @@ import importlib.util
 import os
 
 if "COLAB_RELEASE_TAG" in os.environ and importlib.util.find_spec("sdpo_lab") is None:
-    get_ipython().run_line_magic("pip", "install -q 'sdpo_lab[notebooks] @ git+https://github.com/sdpo-lab/sdpo_lab'")
+    get_ipython().run_line_magic("pip", "install -q 'sdpo_lab[widgets] @ git+https://github.com/sdpo-lab/sdpo_lab'")
 
 # %%
 import time
 
 import sdpo_lab as lab
+from sdpo_lab.experiments import recorded
 
 began = time.perf_counter()
 
@@ -63,44 +65,20 @@ print(before)
 # The next cell returns at once: a thread does the training, the page asks it for news. Press **Start**, or **Single step** and read.
 #
 # * The blue dots are the mean reward of each step's 64 attempts, sampled *before* that step's update. The line smooths them.
-# * The active fraction is the share of attempts that could be learned from: shown an error message, or a sibling's success.
-# * On the right are eight attempts at one request, with what the API said.
-# * A knob takes effect at the next step and leaves a mark on the chart.
+# * The teacher's line is how often the teacher itself is right when it writes a fresh answer, measured every ten steps on a few problems.
+# * The knob takes effect at the next step and leaves a mark on the chart. **More** has the other knobs and six more curves.
+# * Below are eight attempts at one request, with what the API said. Click one, and it is drawn token by token: what the teacher would raise and lower.
+# * The slider at the bottom goes back in time: one failed attempt of the first step, as student and teacher of any later step saw it.
 # * Pause before you use the model in another cell: while it trains, its weights change under you.
 #
 # Before you start, predict: after how many steps does half of all attempts succeed?
 
 # %%
-dash = lab.views.Dashboard(trainer, steps=60)
+timeline = lab.Timeline(trainer)
+dash = lab.views.Dashboard(trainer, steps=60, timeline=timeline)
 dash
 
 # %% [markdown]
-# **Three things to try.** Say what you expect first. To begin anew, run the cells from section 1 again.
-#
-# 1. *Pause around step 5 and take single steps.* Do all tools get a little better, or one tool after the other? Which error message stays longest?
-# 2. *Pull the learning rate up tenfold at step 5.* Does the model learn faster? Watch the attempts, not only the curve.
-# 3. *Pull the teacher rate to 1 at step 5.* Then the teacher is the student of one step ago, with the message in its prompt. Watch to the end.
-#
-# <details><summary>What we saw</summary>
-#
-# (One run each on 2 CPU cores, to the end of the 60 steps.)
-#
-# 1. One after the other. By step 10 `convert`, `flight` and `order` are right in nearly all attempts and `message` in half; at step 15 `remind` is
-#    still
-#    wrong in most.
-# 2. The reward drops to nothing within a step and never comes back. The attempts show why: names, values, even words of other tasks are thrown
-#    together, which no
-#    message had asked for. Such a step moves far more than the message was about.
-# 3. For five steps the reward stays near six tenths, then it falls, and within six steps all is lost: the model ends in writing the same two signs
-#    for ever. A
-#    teacher that follows at once learns the student's slips and teaches them back. At the default rate it averages over about a hundred steps, and a
-# slip is outvoted.
-#    This is the collapse of the paper's live teacher.
-#
-# </details>
-#
-# ## 3. Wait for the end
-#
 # `result()` waits until the run is over. A run that nobody has started is started, so *Run All* ends with 60 steps too. If the training thread
 # stops with an error, the error is raised here. Interrupting the kernel pauses the run; nothing is lost, and running the cell again goes on.
 
@@ -123,7 +101,108 @@ half = next((r.step for r in history if r.reward >= 0.5), None)
 print(f"the first step in which half of the attempts succeeded: {half}")
 
 # %% [markdown]
-# ## 4. Read the attempts
+# ## 3. Back in time
+#
+# One attempt was set aside in the first step: a failed one, with its error message. After every step student and teacher read it again. The sum
+# of their disagreements says how far apart they still are about it:
+
+# %%
+apart = {step: timeline.picture(step)["sum"] for step in timeline.steps}
+shown = list(apart)[:: max(1, len(apart) // 6)]
+print("  ".join(f"step {step}: {apart[step]:.1f} nats" for step in shown))
+
+# %%
+lab.views.Rewind(timeline)
+
+# %% [markdown]
+# Not only the picture is kept. `timeline.at(step)` is the whole trainer as it was after that step, made again from the nearest snapshot by exact replay:
+
+# %%
+middle = len(history) // 2
+then = timeline.at(middle)
+print(f"after step {middle}: {then.evaluate(n=64)}")
+assert [r.reward for r in then.history] == [r.reward for r in history][:middle]
+
+# %% [markdown]
+# ## 4. Five experiments
+#
+# Each is one change, on the same task. Predict, then do it: run the cells of sections 1 and 2 again, turn the knob, press Start. Each has been
+# done before, on three conventions, and recorded; the cell shows the recorded runs beside those that nobody touched. The line is the mean of
+# three runs, the band reaches from the lowest to the highest.
+
+# %%
+def beside_hands_off(name):
+    runs = {"hands off": recorded("by-hand", name="hands off"), name: recorded("by-hand", name=name)}
+    for label, group in runs.items():
+        print(f"{label}: accuracy on test problems " + ", ".join(f"{r.evaluations[0]['accuracy']:.2f} -> {r.evaluations[-1]['accuracy']:.2f}" for r in group))
+    return lab.views.compare(runs, note="recorded; three conventions each")
+
+
+# %% [markdown]
+# **A teacher that follows at once.** Under *More*, pull the teacher rate to 1 before the first step. Then the teacher is the student of one step ago, with the
+# message in its prompt. Is that faster? Does it hold?
+
+# %%
+beside_hands_off("teacher rate 1")
+
+# %% [markdown]
+# <details><summary>What the records show</summary>
+#
+# TEACHER_RATE
+#
+# </details>
+#
+# **Feedback off.** Under *More*, switch the feedback off before the first step. Then the teacher is shown siblings' successes alone. What can it learn from in step 1?
+
+# %%
+beside_hands_off("feedback off")
+
+# %% [markdown]
+# <details><summary>What the records show</summary>
+#
+# FEEDBACK_OFF
+#
+# </details>
+#
+# **Ten times the learning rate.** Pause after step 5, pull the learning rate up tenfold, go on. Does it learn faster? Watch the attempts, not only the curve.
+
+# %%
+beside_hands_off("learning rate x 10")
+
+# %% [markdown]
+# <details><summary>What the records show</summary>
+#
+# RATE
+#
+# </details>
+#
+# **GRPO.** The same loop without a teacher: `lab.SDPOConfig.preset("laptop", distillation_weight=0, learning_rate=2e-4)`, the rate that was best for it.
+# It sees right and wrong, and no message. How many steps later does it get off the ground?
+
+# %%
+beside_hands_off("GRPO")
+
+# %% [markdown]
+# <details><summary>What the records show</summary>
+#
+# GRPO_TEXT
+#
+# </details>
+#
+# **A weak model.** `lab.load_model("lab-1m-at-2000")` is the same model after a sixth of its pre-training. Its card says how often it is right once it
+# is shown a message: about one time in five. It is its own teacher. What will it make of itself?
+
+# %%
+beside_hands_off("a weak model")
+
+# %% [markdown]
+# <details><summary>What the records show</summary>
+#
+# WEAK
+#
+# </details>
+#
+# ## 5. Read the attempts
 #
 # Every record keeps what was tried. The first request of the first step, then of the last:
 
@@ -134,7 +213,7 @@ for record in history.records[:1] + history.records[-1:]:
         print("  ", "✓" if attempt.reward >= 1 else "✗", attempt.text, "  #", attempt.feedback or "accepted")
 
 # %% [markdown]
-# ## 5. Read the table
+# ## 6. Read the table
 #
 # Curves show that something happens, the other columns say what. `entropy` falls as the model becomes sure of its names. `grad_norm` is the length of
 # the gradient before clipping. An `active_fraction` of 0 would mean a step without anything to learn from.
@@ -145,7 +224,7 @@ table = history.to_frame()[columns].round(3)
 table.iloc[:: max(1, len(table) // 6)]
 
 # %% [markdown]
-# ## 6. What the hand did
+# ## 7. What the hand did
 #
 # Every change is kept with the step at which it took effect. After *Run All* there is none.
 
@@ -156,20 +235,20 @@ print(history.changes or "nothing was changed by hand")
 # So a run that was steered by hand can be repeated without one. A fresh model, the same task and configuration, and the changes as an argument:
 
 # %%
-steps = min(8, len(history))
 fresh = lab.SDPOTrainer(*lab.load_model(), task, config)
-again = fresh.train(steps=steps, changes=history.changes, progress=False)
-print([round(r.reward, 3) for r in history][:steps])
-print([round(r.reward, 3) for r in again])
-assert [r.reward for r in again] == [r.reward for r in history][:steps]
+again = fresh.train(steps=len(history), changes=history.changes, progress=False)
+assert [r.reward for r in again] == [r.reward for r in history]
+assert [repr(r.loss) for r in again] == [repr(r.loss) for r in history]  # a skipped step has none: nan
+print(f"{len(again)} steps again, equal to the digit; the last reward {again[-1].reward:.3f}")
 
 # %% [markdown]
-# Equal to the digit: the noise of every sampled token depends on the seed, the step and the request, not on the clock or on who pressed what.
+# The noise of every sampled token depends on the seed, the step and the request, not on the clock or on who pressed what.
 #
-# ## 7. How good is it now?
+# ## 8. How good is it now?
 
 # %%
 after = trainer.evaluate(n=256, split="test")
+assert float(after) == float(fresh.evaluate(n=256, split="test"))
 print("before:", before)
 print("after: ", after)
 
@@ -186,7 +265,7 @@ print(f"accuracy {float(before):.2f} -> {float(after):.2f}")
 #
 # 1. `Dashboard(trainer)` works with any trainer and any task; everything on it is a keyword argument somewhere, or a method of `dash.run`:
 #    `start()`, `pause()`, `step()`, `stop()`, `set(learning_rate=1e-3)`.
-# 2. The reward alone would not have told you *which* names were learned when. The attempts do.
+# 2. The reward alone would not have told you *which* names were learned when. The attempts do, and the time slider.
 # 3. A hand is allowed in an experiment when it is written down. `history.changes` is.
 
 # %%

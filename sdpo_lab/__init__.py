@@ -11,11 +11,12 @@ from sdpo_lab.records import History, StepRecord
 from sdpo_lab.rollouts import Rollout, rollout
 from sdpo_lab.tasks import Guard, JudgeError, Problem, Task, Verdict, list_tasks, load_task, task_from_function
 from sdpo_lab.tasks.preflight import Preflight, preflight
+from sdpo_lab.timeline import Timeline
 from sdpo_lab.trainer import SDPOTrainer
 from sdpo_lab.what_if import Familiarity, contexts, familiarity, teacher_attempts
 
 __all__ = ["__version__", "Credit", "Evaluation", "Familiarity", "Guard", "History", "JudgeError", "Memory", "Preflight", "Problem", "Rollout",
-           "SDPOConfig", "SDPOTrainer", "StepRecord", "Task", "Verdict", "contexts", "credit", "familiarity", "list_models", "list_tasks", "load_model",
+           "SDPOConfig", "SDPOTrainer", "StepRecord", "Task", "Timeline", "Verdict", "contexts", "credit", "familiarity", "list_models", "list_tasks", "load_model",
            "load_task", "losses", "memory_table", "preflight", "rollout", "task_from_function", "teacher_attempts", "training_memory", "views"]
 
 

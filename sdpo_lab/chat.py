@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from typing import Any
+
+from sdpo_lab.errors import shown
 
 
 def encode_chat(tokenizer: Any, messages: list[dict[str, str]]) -> list[int]:
@@ -16,8 +19,8 @@ def encode_chat(tokenizer: Any, messages: list[dict[str, str]]) -> list[int]:
     if not getattr(tokenizer, "chat_template", None):
         raise ValueError("the tokenizer has no chat template; set tokenizer.chat_template (see the model's card) before using it here")
     for m in messages:
-        if not isinstance(m.get("content"), str) or not isinstance(m.get("role"), str):
-            raise TypeError(f"a chat message must have a role and a content, both strings; got {m!r}")
+        if not isinstance(m, dict) or not isinstance(m.get("content"), str) or not isinstance(m.get("role"), str):
+            raise TypeError(f"a chat message must have a role and a content, both strings; got {shown(m)}")
     special = special_strings(tokenizer)
     found: list[str] = []  # special strings met in the messages, in the order of their marks
     mark = unused_mark(messages)
@@ -27,12 +30,9 @@ def encode_chat(tokenizer: Any, messages: list[dict[str, str]]) -> list[int]:
         return f"{mark}{len(found) - 1};"
 
     if special:
-        messages = [{**m, "content": special.sub(hide, m["content"])} for m in messages]
-    text = render(tokenizer, messages)
-    if not found:
-        return tokenizer(text, add_special_tokens=False).input_ids
-    return [token for i, piece in enumerate(re.split(f"{mark}(\\d+);", text))  # template and text in even places, marks in odd ones
-            for token in (encode_plain(tokenizer, found[int(piece)]) if i % 2 else tokenizer(piece, add_special_tokens=False).input_ids)]
+        messages = [{k: special.sub(hide, v) if isinstance(v, str) else v for k, v in m.items()} for m in messages]
+    pieces = re.split(f"{mark}(\\d+);", render(tokenizer, messages))  # template and text in even places, marks in odd ones
+    return [token for i, piece in enumerate(pieces) for token in (encode_plain(tokenizer, found[int(piece)]) if i % 2 else encode(tokenizer, piece))]
 
 
 def render(tokenizer: Any, messages: list[dict[str, str]]) -> str:
@@ -45,12 +45,17 @@ def encode_plain(tokenizer: Any, text: str) -> list[int]:
     """Ids of `text` with no special token among them, whatever it says."""
     special = special_strings(tokenizer)
     pieces = [text] if special is None else special.split(text)
-    strings = [] if special is None else special.findall(text)
-    ids = list(tokenizer(pieces[0], add_special_tokens=False).input_ids) if pieces[0] else []
-    for string, piece in zip(strings, pieces[1:]):
-        for part in (string[:1], string[1:], piece):  # cut after its first character, a special token is none
-            ids += tokenizer(part, add_special_tokens=False).input_ids if part else []
+    ids = encode(tokenizer, pieces[0])
+    for string, piece in zip(special.findall(text) if special else (), pieces[1:]):  # cut after its first character, a special token is none
+        rest = encode_plain if special.search(string, 1) else encode  # but what is left may be another one
+        ids += encode(tokenizer, string[:1]) + rest(tokenizer, string[1:]) + encode(tokenizer, piece)
     return ids
+
+
+def encode(tokenizer: Any, text: str) -> list[int]:
+    """Ids of `text`, in which a special token's string is one. Half a surrogate pair, which no tokenizer can read, becomes U+FFFD."""
+    text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return list(tokenizer(text, add_special_tokens=False).input_ids) if text else []
 
 
 def special_strings(tokenizer: Any) -> re.Pattern[str] | None:
@@ -61,9 +66,9 @@ def special_strings(tokenizer: Any) -> re.Pattern[str] | None:
 
 
 def unused_mark(messages: list[dict[str, str]]) -> str:
-    """A private-use character that stands in no message."""
-    text = "".join(m["content"] for m in messages)
-    return next(c for c in map(chr, range(0xE000, 0xF8FF)) if c not in text)
+    """A string that stands in no message: a private-use character and a number."""
+    text = "".join(v for m in messages for v in m.values() if isinstance(v, str))
+    return next(mark for n in itertools.count() if (mark := f"\ue000{n}:") not in text)
 
 
 def end_ids(model: Any, tokenizer: Any) -> set[int]:

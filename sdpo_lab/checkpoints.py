@@ -1,10 +1,8 @@
 """Save a run and go on with it exactly: safetensors and JSON, nothing that could run code.
 
-    run/
-      latest.json         which checkpoint is the last whole one
+    run/                  latest.json, history.jsonl and the checkpoints, see `run_folder`
       checkpoint-000012/
-        state.json        config, counters, task, versions, what the tensors below belong to
-        history.jsonl     one line a step: its numbers and attempts
+        state.json        config, counters, task, versions, and what the files of the checkpoint must be
         model/            config, generation config and tokenizer of the model; adapter.json for LoRA
         student.safetensors, teacher.safetensors    the trainable weights, and the teacher's own
         optimizer.safetensors                       AdamW's moments
@@ -16,21 +14,26 @@ The noise of sampling has no state besides seed and step, so there is none to sa
 from __future__ import annotations
 
 import copy
-import json
-import math
-import os
+import re
 import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from sdpo_lab.config import SDPOConfig
+from sdpo_lab.errors import check_choice, check_kind, check_range, check_task
 from sdpo_lab.models import add_adapter, pick_device
-from sdpo_lab.records import History, StepRecord, software
+from sdpo_lab.records import History, StepRecord, from_json, software, to_json
 from sdpo_lab.rollouts import Rollout
+from sdpo_lab.run_files import FORMAT, STATE, Damaged, check_history, entry, link, sync
+from sdpo_lab.run_folder import RunFolder
 from sdpo_lab.scoring import unwrapped
 from sdpo_lab.tasks import TASKS, load_task
 from sdpo_lab.tasks.base import Problem, Task
@@ -39,67 +42,77 @@ from sdpo_lab.tasks.reasoning_gym import PREFIX, ReasoningGym
 if TYPE_CHECKING:
     from sdpo_lab.trainer import SDPOTrainer
 
-FORMAT = 1
+BASE = "base.safetensors"
 
 
-def save(trainer: SDPOTrainer, folder: str | Path, overwrite: bool = False) -> Path:
-    """Write a whole checkpoint beside the last one, then point `latest.json` at it, then drop the last one.
+def save(trainer: SDPOTrainer, folder: str | Path, overwrite: bool = False, keep: int | None = 1) -> Path:
+    """Write a whole checkpoint beside the last one, then point `latest.json` at it, then drop all but the newest `keep` of the run (None: none is dropped).
 
-    Whatever goes wrong on the way, `latest.json` names a whole checkpoint. Raises ValueError, before anything is written, for a
-    folder that holds something else, or another trainer's run unless `overwrite`, and for what cannot be written: an
-    optimiser other than AdamW, an adapter other than one of LoRA, problem data that is not JSON.
+    Whatever goes wrong on the way (a crash, a full disk, an interrupt), `latest.json` names a whole checkpoint, with its part of the
+    history, and the next save cleans up. Only the steps since the last save are added to `history.jsonl`. Several folders do not
+    disturb each other; one that is new gets the whole history, of steps older than `History.keep_attempts` with the attempts as
+    far as a folder this trainer saved to or was resumed from has them.
+
+    Raises ValueError, before anything is written, for a folder that holds something else, or another trainer's run, or steps of this
+    run that this trainer has not taken (it was resumed from an older step, or another one went on) unless `overwrite`; and for what cannot
+    be written: an optimiser other than AdamW, an adapter other than one of LoRA, problem data that is not JSON. Raises OSError, with
+    the cause, when the disk does not take it; the trainer and the last checkpoint are as they were.
     """
-    run = Path(folder)
-    last = check_folder(trainer, run, overwrite)
+    check_choice("overwrite", overwrite, (False, True))
+    check_keep(keep)
+    run = run_of(trainer, folder)
+    with disk_errors_explained(run):
+        others = run.claim(overwrite)
     if type(trainer.optimizer) is not torch.optim.AdamW or len(trainer.optimizer.param_groups) > 1:
         raise ValueError(f"only the state of one AdamW parameter group can be saved; this trainer's optimizer is\n{trainer.optimizer}")
-    texts = {"state.json": state(trainer), "model/adapter.json": adapter(trainer.model)}
-    texts = {name: to_json(value) for name, value in texts.items() if value} | {"history.jsonl": "".join(to_json(r) + "\n" for r in map(asdict, trainer.history))}
-    name = f"checkpoint-{len(trainer.history):06d}"
-    name += "-again" if last and last.name == name else ""  # the same step once more: the switch must be to another name
-    run.mkdir(parents=True, exist_ok=True)
-    for stale in [*run.glob("*.partial"), run / name]:  # of a save that was killed
-        shutil.rmtree(stale, ignore_errors=True)
-    new = run / f"{name}.partial"
-    write_skeleton(trainer, new / "model")
-    for file, text in texts.items():
-        (new / file).write_text(text, encoding="utf-8")
-    tensors = {"student": trainable(trainer.model), "teacher": trainer.teacher.copies() if trainer.teacher else {}, "optimizer": moments(trainer)}
-    if not link(trainer.base_file, new / "base.safetensors"):
-        tensors["base"] = {n: p for n, p in trainer.model.named_parameters() if not p.requires_grad} | dict(trainer.model.named_buffers())
-    for part, found in tensors.items():
-        save_file({key: t.detach().cpu().contiguous().clone() for key, t in found.items()}, new / f"{part}.safetensors")
-    for file in filter(Path.is_file, new.rglob("*")):
-        sync(file)
-    new.rename(run / name)
-    pointer = run / "latest.partial.json"
-    pointer.write_text(to_json({"checkpoint": name}), encoding="utf-8")
-    sync(pointer)
-    pointer.replace(run / "latest.json")
-    trainer.base_file = run / name / "base.safetensors"
-    for old in run.glob("checkpoint-*"):
-        if old.name != name:
-            shutil.rmtree(old)
-    return run / name
+    anew = bool(others) or not run.holds_history()
+    source = past(trainer, run) if anew else run
+    texts = {STATE: state(trainer), "model/adapter.json": adapter(trainer.model)}
+    texts = {name: to_json(value) for name, value in texts.items() if value}
+    lines = [(to_json(asdict(r)) + "\n").encode() for r in trainer.history.records[source.steps if source else 0 :]]
+    with disk_errors_explained(run):
+        new = run.begin(len(trainer.history))
+        try:
+            if anew:
+                run.start_anew(others, source)
+            history = run.add(lines)
+            base = write_tensors(trainer, run, new)
+            write_skeleton(trainer, new / "model")
+            if "model/adapter.json" in texts:
+                (new / "model" / "adapter.json").write_text(texts["model/adapter.json"], encoding="utf-8")
+            files = {p.relative_to(new).as_posix(): p for p in sorted(new.rglob("*")) if p.is_file()}
+            known = {name: base if name == BASE and base else entry(p) for name, p in files.items()}
+            (new / STATE).write_text(to_json({**from_json(texts[STATE]), "history": history, "files": known}), encoding="utf-8")
+            for file in [*files.values(), new / STATE, new / "model"]:
+                sync(file)
+        except BaseException:
+            shutil.rmtree(new, ignore_errors=True)  # on a full disk it would stand in the way of the next try
+            raise
+        run.base = known[BASE]
+        return run.publish(new, keep)
 
 
-def resume(kind: type[SDPOTrainer], folder: str | Path, task: Task | None = None, device: str | None = None) -> SDPOTrainer:
-    """The trainer as it was saved, on the device it was on unless another is named.
+def resume(kind: type[SDPOTrainer], folder: str | Path, task: Task | None = None, device: str | None = None, step: int | None = None) -> SDPOTrainer:
+    """The trainer as it was saved last, or at `step`, on the device it was on unless another is named.
 
-    Raises ValueError for a folder without a whole checkpoint or of another format, for a model that transformers
-    builds in another way now, and when the task is missing or another one.
+    Every file is checked against its size and sha256 before it is used. Raises ValueError, which says what of the run is still whole, for
+    a damaged or missing file and another format; and for a folder without a whole checkpoint, a `step` that was not kept, a model that
+    transformers builds in another way now, and when the task is missing or another one.
     """
-    at = latest(Path(folder))
-    saved = from_json((at / "state.json").read_text(encoding="utf-8"))
-    if saved["format"] != FORMAT:
-        raise ValueError(f"{at} has format {saved['format']}; this version reads format {FORMAT}")
+    run = RunFolder(as_path(folder))
+    if task is not None:
+        check_task(task)
+    if step is not None:
+        check_range("step", step, int, 0)
+    at, saved = run.open(step)
     task = find_task(saved["task"], task)
     model, tokenizer = read_skeleton(at / "model", saved["model"]["attention"])
     student = load_file(at / "student.safetensors")
-    names, tensors = dict(model.named_parameters()) | dict(model.named_buffers()), load_file(at / "base.safetensors") | student
-    if type(unwrapped(model)).__name__ != saved["model"]["class"] or set(names) != set(tensors):
+    names, tensors = dict(model.named_parameters()) | dict(model.named_buffers()), load_file(at / BASE) | student
+    odd = sorted(n for n in {*names, *tensors} if n not in names or n not in tensors or names[n].shape != tensors[n].shape)
+    if type(unwrapped(model)).__name__ != saved["model"]["class"] or odd:
         raise ValueError(f"{at} holds a {saved['model']['class']} with other weights than the {type(unwrapped(model)).__name__} that transformers builds of its "
-                         f"config (they differ in {sorted(set(names) ^ set(tensors))[:5]}); the versions it was made with are in state.json")
+                         f"config (they differ in {odd[:5]}); the versions it was made with are in {STATE}: {saved['versions']}")
     for name, tensor in tensors.items():
         names[name].data = tensor
     for name, p in model.named_parameters():
@@ -115,19 +128,26 @@ def resume(kind: type[SDPOTrainer], folder: str | Path, task: Task | None = None
     for name, tensor in load_file(at / "optimizer.safetensors").items():
         weight, key = name.rsplit("/", 1)
         trainer.optimizer.state[weights[weight]][key] = tensor if key == "step" else tensor.to(model.device)
-    trainer.history = History([read_record(line) for line in (at / "history.jsonl").read_text(encoding="utf-8").splitlines()],
-                              {int(step): fields for step, fields in saved["changes"].items()})
+    trainer.history = read_history(run, saved)
     for name, value in saved["counters"].items():
         setattr(trainer, name, value)
     if "state" in saved["task"]:
         task.load_state_dict(saved["task"]["state"])
-    trainer.base_file = at / "base.safetensors"
+    trainer.folders[run.path] = run
     return trainer
+
+
+def read_run(folder: str | Path, step: int | None = None) -> tuple[History, SDPOConfig]:
+    """History and configuration of a saved run, without its model. Raises ValueError as `resume` does."""
+    run = RunFolder(as_path(folder))
+    _, saved = run.open(step)
+    return read_history(run, saved), SDPOConfig.from_dict(saved["config"])
 
 
 def save_pretrained(trainer: SDPOTrainer, folder: str | Path, merge: bool = False) -> None:
     """The student alone, as transformers and peft read it: a model, or with LoRA the adapter; `merge` adds the adapter into the weights."""
-    model = trainer.model
+    check_choice("merge", merge, (False, True))
+    folder, model = as_path(folder), trainer.model
     if merge:
         if not hasattr(model, "merge_and_unload"):
             raise ValueError("merge=True is for a model with an adapter; this one has none")
@@ -136,32 +156,67 @@ def save_pretrained(trainer: SDPOTrainer, folder: str | Path, merge: bool = Fals
     trainer.tokenizer.save_pretrained(folder)
 
 
-def check_folder(trainer: SDPOTrainer, run: Path, overwrite: bool) -> Path | None:
-    """The last checkpoint in the folder, if any."""
-    if run.exists() and not run.is_dir():
-        raise ValueError(f"{str(run)!r} is a file; name a folder")
-    # folders named checkpoint-... are others' too, of transformers for one, and what a save leaves behind it deletes
-    strange = [p.name for p in run.glob("*") if not (p.name.startswith("latest.") or p.name.endswith(".partial") or (p / "state.json").exists())]
-    if strange:
-        raise ValueError(f"{str(run)!r} holds {strange[0]!r}, which no run of sdpo_lab wrote; name a new or an empty folder")
-    if not (run / "latest.json").exists():
-        return None
-    last = latest(run)
-    own = trainer.base_file and trainer.base_file.exists() and trainer.base_file.samefile(last / "base.safetensors")
-    if not own and not overwrite:
-        raise ValueError(f"{str(run)!r} holds another run, at {last.name}; go on with it by SDPOTrainer.resume({str(run)!r}), name another folder, or say "
-                         "overwrite=True to lose it")
-    return last
+def check_keep(keep: int | None) -> None:
+    if keep is not None:
+        check_range("keep (checkpoints; None: all)", keep, int, 1, 10**6)
 
 
-def latest(run: Path) -> Path:
-    pointer = run / "latest.json"
-    if not pointer.exists():
-        raise ValueError(f"{str(run)!r} holds no saved run (no latest.json); trainer.save({str(run)!r}) makes one")
-    at = run / json.loads(pointer.read_text(encoding="utf-8"))["checkpoint"]
-    if not (at / "state.json").exists():
-        raise ValueError(f"{pointer} names {at.name}, which is not there or not whole")
-    return at
+def run_of(trainer: SDPOTrainer, folder: str | Path) -> RunFolder:
+    path = as_path(folder)
+    return trainer.folders.setdefault(path, RunFolder(path))
+
+
+def as_path(folder: str | Path) -> Path:
+    check_kind("folder", folder, (str, Path), "the path of a folder")
+    if not str(folder):
+        raise ValueError("folder must be the path of a folder, got ''; '.' is the current one")
+    return Path(folder).resolve()
+
+
+def past(trainer: SDPOTrainer, run: RunFolder) -> RunFolder | None:
+    """A folder whose history file holds this run's first steps as this trainer knows them, attempts included: `run`, or the one with most of them."""
+    for f in sorted(trainer.folders.values(), key=lambda f: (f is run, f.steps), reverse=True):
+        if f.steps and f.history.is_file():
+            try:
+                check_history(f.history, {"bytes": f.bytes, "sha256": f.digest.hexdigest()})
+                return f
+            except Damaged as error:
+                if not trainer.history[0].rollouts:
+                    warnings.warn(f"{error}. The attempts of steps older than History.keep_attempts={trainer.history.keep_attempts} were in it alone, and are missing "
+                                  f"in what is saved to {str(run.path)!r}", RuntimeWarning, stacklevel=4)
+    return None
+
+
+def write_tensors(trainer: SDPOTrainer, run: RunFolder, new: Path) -> dict[str, Any]:
+    """What is known of the weights that never change, where they were only linked; {} where they were written."""
+    new.mkdir()
+    tensors = {"student": trainable(trainer.model), "teacher": trainer.teacher.copies() if trainer.teacher else {}, "optimizer": moments(trainer)}
+    base, known = next(bases(trainer, run), (None, {}))
+    if base:
+        link(base, new / BASE)
+    else:
+        tensors["base"] = {n: p for n, p in trainer.model.named_parameters() if not p.requires_grad} | dict(trainer.model.named_buffers())
+    for part, found in tensors.items():
+        save_file({key: t.detach().cpu().contiguous().clone() for key, t in found.items()}, new / f"{part}.safetensors")
+    return known
+
+
+def bases(trainer: SDPOTrainer, run: RunFolder) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Files with the weights that never change, in the folders this trainer saved to or was resumed from, `run` before others."""
+    for f in sorted(trainer.folders.values(), key=lambda f: f is not run):
+        for file in (f.path / name / BASE for name in f.own()):
+            if file.is_file() and file.stat().st_size == f.base["bytes"]:
+                yield file, f.base
+
+
+@contextmanager
+def disk_errors_explained(run: RunFolder) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        number = getattr(error, "errno", None) or int((re.findall(r"os error (\d+)", str(error)) or [5])[0])
+        raise OSError(number, f"the run could not be saved in {str(run.path)!r}: {error}. What was saved there before is whole, and the trainer holds all of its steps: "
+                              "make room or name another folder, and save again") from error
 
 
 def trainable(model: Any) -> dict[str, torch.Tensor]:
@@ -172,7 +227,8 @@ def state(trainer: SDPOTrainer) -> dict[str, Any]:
     task, model = trainer.task, trainer.model
     return {
         "format": FORMAT, "step": len(trainer.history), "config": trainer.config.to_dict(), "explicit": sorted(trainer.config.explicit),
-        "counters": {name: getattr(trainer, name) for name in ("skipped_steps", "bad_steps", "optimizer_steps")}, "changes": trainer.history.changes,
+        "counters": {name: getattr(trainer, name) for name in ("skipped_steps", "bad_steps", "optimizer_steps", "halved")}, "changes": trainer.history.changes,
+        "keep_attempts": trainer.history.keep_attempts,
         "optimizer": {k: v for k, v in trainer.optimizer.param_groups[0].items() if k != "params"},
         "model": {"class": type(unwrapped(model)).__name__, "attention": model.config._attn_implementation, "device": str(model.device), "training": model.training},
         "task": {"name": getattr(task, "name", None), "dials": getattr(task, "dials", {}), "class": type(task).__name__}
@@ -192,7 +248,7 @@ def find_task(saved: dict[str, Any], given: Task | None) -> Task:
     if given is None and shipped and shipped.__name__ == saved["class"]:  # not one in a guard, say: what its class adds is not in the name
         return load_task(saved["name"], **saved["dials"])
     if given is None:
-        raise ValueError(f"the run was made on a task of your own ({saved['class']}); pass it: SDPOTrainer.resume(folder, task=...)")
+        raise ValueError(f"the run was made on a task of your own ({saved['class']}); pass it: SDPOTrainer.resume(folder, task=...) needs one, got None")
     was, now = (saved["name"], saved["dials"]), (getattr(given, "name", None), from_json(to_json(getattr(given, "dials", {}))))
     if was != now:
         raise ValueError(f"the run was made on the task {was[0]!r} with the dials {was[1]}; the one given is {now[0]!r} with {now[1]}")
@@ -218,10 +274,10 @@ def write_skeleton(trainer: SDPOTrainer, folder: Path) -> None:
 
 
 def read_skeleton(folder: Path, attention: str) -> tuple[Any, Any]:
-    """(model whose weights are yet to be filled in, tokenizer)."""
+    """(model whose weights are yet to be filled in, tokenizer). Code that lies there is never run, and nobody is asked whether to."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-    model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder), dtype=torch.float32, attn_implementation=attention)
+    model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, trust_remote_code=False), trust_remote_code=False, dtype=torch.float32, attn_implementation=attention)
     model.generation_config = GenerationConfig.from_pretrained(folder)
     if (folder / "adapter.json").exists():
         from peft import LoraConfig
@@ -229,49 +285,20 @@ def read_skeleton(folder: Path, attention: str) -> tuple[Any, Any]:
         lora = LoraConfig.from_peft_type(**from_json((folder / "adapter.json").read_text(encoding="utf-8")))
         model.name_or_path = lora.base_model_name_or_path  # where it once came from, not where it lies now
         model = add_adapter(model, lora)
-    return model, AutoTokenizer.from_pretrained(folder)
+    return model, AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 
 
-# files
+# the history
+
+
+def read_history(run: RunFolder, saved: dict[str, Any]) -> History:
+    history = History(changes={int(step): fields for step, fields in saved["changes"].items()}, keep_attempts=saved["keep_attempts"])
+    for line in run.lines():
+        history.append(read_record(line))
+    return history
 
 
 def read_record(line: str) -> StepRecord:
     record = from_json(line)
     rollouts = [Rollout(Problem(**r.pop("problem")), **r) for r in record.pop("rollouts")]
     return StepRecord(rollouts=rollouts, **record)
-
-
-def link(file: Path | None, to: Path) -> bool:
-    """The same file under another name, where there is one and the file system can; else a copy. False: there is none."""
-    if file is None or not file.exists():
-        return False
-    try:
-        os.link(file, to)
-    except OSError:
-        shutil.copyfile(file, to)
-    return True
-
-
-def sync(file: Path) -> None:
-    """On the disk, not only on its way there."""
-    with open(file, "rb") as f:
-        os.fsync(f.fileno())
-
-
-def to_json(value: Any) -> str:
-    """One line; a number that JSON lacks becomes {"not finite": "nan"}. Raises ValueError for what is neither."""
-    def tidy(v: Any) -> Any:
-        if isinstance(v, dict):
-            return {k: tidy(x) for k, x in v.items()}
-        if isinstance(v, (list, tuple)):
-            return [tidy(x) for x in v]
-        return {"not finite": repr(v)} if isinstance(v, float) and not math.isfinite(v) else v
-
-    try:
-        return json.dumps(tidy(value), allow_nan=False)
-    except TypeError as error:
-        raise ValueError(f"a run is saved as JSON, and this is none: {error}. Problem.data, a task's dials and its state_dict() must be JSON-able") from error
-
-
-def from_json(text: str) -> Any:
-    return json.loads(text, object_hook=lambda d: float(d["not finite"]) if set(d) == {"not finite"} else d)

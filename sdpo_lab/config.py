@@ -7,7 +7,7 @@ import warnings
 from dataclasses import dataclass
 from typing import Any
 
-from sdpo_lab.errors import check_choice, check_range, unknown_names
+from sdpo_lab.errors import check_choice, check_kind, check_range, check_template, unknown_names
 
 MODES = ("topk_logits", "full_logits", "sampled_token", "sequence")
 TEACHERS = ("ema", "frozen", "live", "trust_region")
@@ -85,9 +85,9 @@ class SDPOConfig:
     def __post_init__(self) -> None:
         for name, (kind, low, high) in RANGES.items():
             if name not in OPTIONAL or getattr(self, name) is not None:
-                check_range(name, getattr(self, name), kind, low, high)
+                object.__setattr__(self, name, check_range(name, getattr(self, name), kind, low, high))  # numpy's numbers are no JSON
         for name, allowed in CHOICES.items():
-            check_choice(name, getattr(self, name), allowed)
+            object.__setattr__(self, name, check_choice(name, getattr(self, name), allowed))
         for name, slots in TEMPLATES.items():
             check_template(name, getattr(self, name), slots)
         if self.generation_batch_size % self.num_generations:
@@ -141,6 +141,7 @@ class SDPOConfig:
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> SDPOConfig:
         """The configuration that `to_dict` wrote down. No field counts as set by hand."""
+        check_kind("fields", fields, dict, "a dictionary as to_dict() gives it")
         unknown_names("SDPOConfig", fields, [f.name for f in dataclasses.fields(cls)])
         self = cls.__new__(cls)
         self.__init__(**fields)
@@ -227,16 +228,3 @@ PRESETS: dict[str, dict[str, Any]] = {
                 environment_feedback_only_without_solution=False, remove_thinking_from_demonstration=False, epsilon_high=0.2,
                 learning_rate=5e-5, weight_decay=0.0, scale_rewards=True),
 }
-
-
-def check_template(name: str, template: object, slots: tuple[str, ...]) -> None:
-    """A template must be a string with each of its {slots} and no other brace."""
-    if not isinstance(template, str):
-        raise TypeError(f"{name} must be a string, got {type(template).__name__}")
-    rest = template
-    for slot in slots:
-        if "{" + slot + "}" not in template:
-            raise ValueError(f"{name} must contain {{{slot}}}; got {template!r}")
-        rest = rest.replace("{" + slot + "}", "")
-    if "{" in rest or "}" in rest:
-        raise ValueError(f"{name} may contain no braces but {', '.join('{' + s + '}' for s in slots)}; got {template!r}")

@@ -11,6 +11,7 @@ import torch
 from sdpo_lab import losses
 from sdpo_lab.chat import encode_chat, encode_plain, render
 from sdpo_lab.config import SDPOConfig
+from sdpo_lab.errors import check_kind, check_model, check_range, check_text, shown
 from sdpo_lab.reprompt import teacher_messages
 from sdpo_lab.rollouts import Rollout
 from sdpo_lab.tasks.base import Problem
@@ -76,8 +77,8 @@ class Credit:
 
         Each is {"student": [(token, probability), ...], "teacher": the same, "student tail": mass of all other tokens, "teacher tail"}.
         """
-        places = range(len(self.tokens)) if at is None else [at]
-        k = min(k, self.student_distribution.shape[-1])
+        places = range(len(self.tokens)) if at is None else [check_range("at", at, int, -len(self.tokens), len(self.tokens) - 1)]
+        k = min(check_range("k", k, int, 1), self.student_distribution.shape[-1])
         found = []
         for t in places:
             row = {}
@@ -109,39 +110,55 @@ def credit(model: Any, tokenizer: Any, problem: Problem, completion: str | list[
     task        a task with a known generating process (`toolcall`): its oracle, which reads the same texts, is put beside the two
     config      its templates, temperature and divergence; the preset "laptop" when None
 
-    With nothing to show both roles read the same prompt. Raises ValueError for an empty completion, and for an attempt without
-    feedback or solution. The weights are not touched.
+    With nothing to show both roles read the same prompt. Raises ValueError for an empty completion, for an attempt without
+    feedback or solution, and for a prompt and completion longer than the model's context. The weights are not touched.
     """
-    config = config or SDPOConfig.preset("laptop")
+    config = check_scored(model, tokenizer, problem, config)
+    texts = {"feedback": feedback, "solution": solution, "attempt": attempt}
+    for name, text in texts.items():
+        check_text(name, text, "'' for nothing to show")
     if isinstance(completion, str):
         ids = encode_plain(tokenizer, completion)
     else:
-        ids = [int(i) for i in (completion.completion_ids if isinstance(completion, Rollout) else completion)]
+        given = completion.completion_ids if isinstance(completion, Rollout) else completion
+        if not isinstance(given, (list, tuple, torch.Tensor)) or any(isinstance(i, (bool, float, str)) for i in given):
+            raise TypeError(f"completion must be a text, a list of token ids or a Rollout; got {shown(completion)}")
+        ids = [int(i) for i in given]
     if not ids:
-        raise ValueError("completion is empty: there is no token to score")
+        raise ValueError(f"completion is empty, it must have at least one token to score; got {shown(completion)}")
     size = model.get_input_embeddings().num_embeddings
     if not all(0 <= i < size for i in ids):
         raise ValueError(f"completion ids must be from 0 to {size - 1}, the model's vocabulary; got {min(ids)} to {max(ids)}")
     if attempt and not (feedback or solution):
         raise ValueError("attempt is shown before what is said of it; pass feedback= or solution= with it")
-    texts = {"feedback": feedback, "solution": solution, "attempt": attempt}
-    shown = teacher_messages(problem.messages, solution, feedback, config, attempt)
+    asked = teacher_messages(problem.messages, solution, feedback, config, attempt)
     p = score(Teacher(model, "live", 0.0), tokenizer, problem.messages, ids, config.temperature)
-    q = score(teacher if isinstance(teacher, Teacher) else Teacher(teacher or model, "live", 0.0), tokenizer, shown, ids, config.temperature)
+    q = score(teacher if isinstance(teacher, Teacher) else Teacher(teacher or model, "live", 0.0), tokenizer, asked, ids, config.temperature)
     at = torch.tensor(ids, device=p.device)[:, None]
     oracle = task.oracle_teacher(tokenizer, problem, ids, **texts) if hasattr(task, "oracle_teacher") else None
     tokens = split_text(tokenizer, ids)
     return Credit(tokens, byte_spans(tokenizer, ids, tokens), ids, p.gather(1, at)[:, 0], q.gather(1, at)[:, 0], losses.divergence(p, q, config.distillation_alpha),
-                  p, q, render(tokenizer, problem.messages), render(tokenizer, shown), {k: v for k, v in texts.items() if v}, tokenizer,
+                  p, q, render(tokenizer, problem.messages), render(tokenizer, asked), {k: v for k, v in texts.items() if v}, tokenizer,
                   None if oracle is None else oracle.log_probs.to(p))
 
 
+def check_scored(model: Any, tokenizer: Any, problem: Problem, config: SDPOConfig | None) -> SDPOConfig:
+    """The configuration, the preset "laptop" when None. Raises TypeError for what cannot be scored with."""
+    check_model(model, tokenizer)
+    check_kind("problem", problem, Problem, "a Problem, as task.problems() gives them")
+    check_kind("config", config, (SDPOConfig, type(None)), "an SDPOConfig, or None for the preset 'laptop'")
+    return config or SDPOConfig.preset("laptop")
+
+
 def score(scorer: Teacher, tokenizer: Any, messages: list[dict[str, str]], ids: list[int], temperature: float) -> torch.Tensor:
-    """Log-probabilities of every token at every position of one completion, (T, V), dropout off."""
+    """Log-probabilities of every token at every position of one completion, (T, V), dropout off. Raises ValueError when the context does not hold both."""
+    prompt, limit = encode_chat(tokenizer, messages), getattr(scorer.student.config, "max_position_embeddings", None)
+    if limit and len(prompt) + len(ids) > limit:
+        raise ValueError(f"the prompt and the attempt have {len(prompt) + len(ids)} tokens together, the model's context is {limit}; shorten the texts")
     was_training = scorer.student.training
     scorer.student.eval()
     try:
-        return scorer.read([encode_chat(tokenizer, messages)], [ids], temperature, False)(slice(None)).log_softmax(-1)
+        return scorer.read([prompt], [ids], temperature, False)(slice(None)).log_softmax(-1)
     finally:
         scorer.student.train(was_training)
 

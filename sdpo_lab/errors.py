@@ -1,30 +1,120 @@
-"""Checks whose message names the value, what is allowed, and the nearest thing there is."""
+"""Checks whose message names the value, what is allowed, and the nearest thing there is; and texts that are safe in a message."""
 
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
 import math
 import numbers
 from collections.abc import Callable, Iterable
+from typing import Any
+
+MOST = 160  #: characters of a value in a message
 
 
-def check_choice(name: str, value: object, allowed: Iterable) -> None:
-    """Raise ValueError unless `value` is one of `allowed`, with the nearest one."""
+def check_choice(name: str, value: object, allowed: Iterable) -> Any:
+    """The one of `allowed` that `value` is. Raises ValueError, with the nearest one, when it is none."""
     allowed = list(allowed)
-    if isinstance(value, bool) == isinstance(allowed[0], bool) and value in allowed:
-        return
-    near = difflib.get_close_matches(str(value), [str(a) for a in allowed], 1, cutoff=0.5)
-    hint = f" Did you mean {near[0]!r}?" if near and isinstance(value, str) else ""
-    raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}; got {value!r}.{hint}")
+    if isinstance(value, (str, numbers.Number)) and isinstance(value, bool) == isinstance(allowed[0], bool) and value in allowed:
+        return allowed[allowed.index(value)]
+    near = difflib.get_close_matches(value[:MOST], [str(a) for a in allowed], 1, cutoff=0.5) if isinstance(value, str) else []
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}; got {shown(value)}.{hint}")
 
 
-def check_range(name: str, value: object, kind: type, low: float, high: float = math.inf) -> None:
-    """Raise TypeError unless `value` is an int (or float), ValueError unless low <= value <= high and finite."""
+def check_range(name: str, value: object, kind: type, low: float, high: float = math.inf) -> Any:
+    """`value` as a Python int (or float). Raises TypeError unless it is one, ValueError unless low <= value <= high and finite."""
+    between = f"from {low} to {high}" if high < math.inf else f"from {low} upwards"
     if isinstance(value, bool) or not isinstance(value, numbers.Integral if kind is int else numbers.Real):
-        raise TypeError(f"{name} must be {'a whole number' if kind is int else 'a number'} from {low} to {high}; got {value!r}")
-    if not (math.isfinite(value) and low <= value <= high):
-        raise ValueError(f"{name} must be from {low} to {high}; got {value!r}")
+        raise TypeError(f"{name} must be {'a whole number' if kind is int else 'a number'} {between}; got {shown(value)}")
+    if not low <= value <= high or value == math.inf:
+        raise ValueError(f"{name} must be {between}; got {shown(value)}")
+    return kind(value)
+
+
+def check_text(name: str, value: object, fix: str = "") -> str:
+    """`value`, a string. Raises TypeError unless it is one; `fix` says what to give instead."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a string, got {shown(value)}{fix and '; ' + fix}")
+    return value
+
+
+def check_template(name: str, template: object, slots: tuple[str, ...]) -> None:
+    """A template must be a string with each of its {slots} and no other brace."""
+    rest = check_text(name, template)
+    for slot in slots:
+        if "{" + slot + "}" not in template:
+            raise ValueError(f"{name} must contain {{{slot}}}; got {shown(template)}")
+        rest = rest.replace("{" + slot + "}", "")
+    if "{" in rest or "}" in rest:
+        raise ValueError(f"{name} may contain no braces but {', '.join('{' + s + '}' for s in slots)}; got {shown(template)}")
+
+
+def check_kind(name: str, value: object, kinds: type | tuple[type, ...], what: str) -> None:
+    """Raise TypeError unless `value` is of one of `kinds`, which are `what` in words."""
+    if not isinstance(value, kinds):
+        raise TypeError(f"{name} must be {what}, got {shown(value)}")
+
+
+def check_task(task: object, methods: tuple[str, ...] = ("problems", "judge")) -> None:
+    """Raise TypeError unless `task` has the methods of a task, or those of them that are needed."""
+    for method in methods:
+        if not callable(getattr(task, method, None)):
+            raise TypeError(f"task must have a method {method}(), got {shown(task)}; lab.load_task and lab.task_from_function make one")
+
+
+def check_model(model: object, tokenizer: object) -> None:
+    """Raise TypeError unless these are a model and a tokenizer of transformers, in this order."""
+    if not callable(getattr(model, "parameters", None)) or not hasattr(model, "config"):
+        raise TypeError(f"model must be a causal language model of transformers, got {shown(model)}; model, tokenizer = lab.load_model(...) gives both")
+    if not callable(getattr(tokenizer, "apply_chat_template", None)):
+        raise TypeError(f"tokenizer must be the model's tokenizer of transformers, got {shown(tokenizer)}; model, tokenizer = lab.load_model(...) gives both")
+
+
+def check_tensors(**tensors: Any) -> None:
+    """Raise TypeError unless all are torch tensors of floating-point numbers, ValueError unless their shapes go together: the last dimension is
+    the same, those before it broadcast."""
+    first = next(iter(tensors))
+    for name, t in tensors.items():
+        if not getattr(t, "is_floating_point", lambda: False)():
+            raise TypeError(f"{name} must be a torch tensor of floating-point numbers, got {shown(t)}")
+        pairs = list(zip(reversed(t.shape), reversed(tensors[first].shape)))
+        if not pairs or pairs[0][0] != pairs[0][1] or not all(a == b or 1 in (a, b) for a, b in pairs):
+            raise ValueError(f"{name} must have the shape of {first}, of at least one dimension; got {shown(t)} and {shown(tensors[first])}")
+
+
+def check_ids(name: str, ids: Any, logits: Any) -> None:
+    """Raise TypeError unless `ids` (...) is a torch tensor of int64, ValueError unless it has a token for each row of `logits` (..., V)."""
+    if str(getattr(ids, "dtype", "")) != "torch.int64":
+        raise TypeError(f"{name} must be a torch tensor of int64, the ids of tokens; got {shown(ids)}")
+    if ids.shape != logits.shape[:-1]:
+        raise ValueError(f"{name} must have the shape {tuple(logits.shape[:-1])}, one token for each row of the logits; got {shown(ids)}")
+
+
+def checked(*tensors: str, ids: str = "", **allowed: tuple) -> Callable:
+    """A decorator that checks arguments by name: `tensors` as `check_tensors`, `ids` as `check_ids` against the first of them, and every other
+    one as (kind, lowest, highest) of `check_range`, which may also be None where that is the default, or as the choices of `check_choice`."""
+    def decorate(function: Callable) -> Callable:
+        signature = inspect.signature(function)
+
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            bound = signature.bind(*args, **kwargs)
+            given = bound.arguments
+            if tensors:
+                check_tensors(**{name: given[name] for name in tensors})
+            if ids:
+                check_ids(ids, given[ids], given[tensors[0]])
+            for name in allowed.keys() & given.keys():
+                if given[name] is not None or signature.parameters[name].default is not None:
+                    check = check_range if isinstance(allowed[name][0], type) else lambda name, value, *choices: check_choice(name, value, choices)
+                    given[name] = check(name, given[name], *allowed[name])
+            return function(*bound.args, **bound.kwargs)
+
+        return call
+
+    return decorate
 
 
 def unknown_keywords(owner: str, given: Iterable[str], function: Callable) -> None:
@@ -36,6 +126,26 @@ def unknown_names(owner: str, given: Iterable[str], known: list[str]) -> None:
     """Raise ValueError when `given` holds a name that is not `known`, with the nearest one."""
     for name in given:
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1, cutoff=0.5)
+            near = difflib.get_close_matches(str(name), known, 1, cutoff=0.5)
             hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"{owner} has no {name!r}; it has {', '.join(known)}.{hint}")
+            raise ValueError(f"{owner} has no {shown(name)}; it has {', '.join(known)}.{hint}")
+
+
+def shown(value: object) -> str:
+    """A value in a message: its repr on one line, cut where it is long; of a tensor, an array or a model what it is."""
+    kind = type(value).__name__
+    if hasattr(value, "shape") and hasattr(value, "dtype") and getattr(value, "ndim", 0):
+        return f"{kind} of shape {tuple(value.shape)}, {value.dtype}"
+    if callable(getattr(value, "parameters", None)) or hasattr(value, "apply_chat_template"):  # their reprs are pages long
+        return f"a {kind}"
+    try:
+        text = printable(repr(value))
+    except Exception as error:  # a repr of somebody else's, or of a number with too many digits
+        return f"{kind} without a repr ({type(error).__name__})"
+    named = "" if isinstance(value, (str, int, float, list, tuple, dict, set, type(None))) or kind in text else f" ({kind})"
+    return (text if len(text) <= MOST else f"{text[:MOST]}... ({len(text)} characters)") + named
+
+
+def printable(text: str) -> str:
+    """A text on a line of a terminal: what moves the cursor, colours, turns the direction or cannot be seen is written as its code."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

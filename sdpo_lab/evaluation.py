@@ -89,7 +89,7 @@ def evaluate_teacher(teacher: Teacher, tokenizer: Any, task: Task, n: int, confi
     for g in group_rollouts(judge_rollouts(task, rollouts)):
         reprompt(g, c, random.Random(f"evaluate/{seed}/{g[0].problem.id}"))
     for r in rollouts[:n]:
-        encode_teacher(tokenizer, r, c)  # shortens what is shown where it is too long
+        encode_teacher(tokenizer, r, c, getattr(teacher.student.config, "max_position_embeddings", None))  # shortens what is shown where it is too long
     shown = [replace(r.problem, id=f"{r.problem.id}#{r.index}", messages=r.teacher_messages) for r in rollouts[:n]]
     writer = Mixture(teacher.model, teacher.student, teacher.rate) if teacher.kind == "trust_region" else teacher.model
     return evaluate_problems(writer, tokenizer, task, shown, judged_as=[r.problem for r in rollouts[:n]], **settings)

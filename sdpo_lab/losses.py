@@ -9,10 +9,13 @@ import math
 
 import torch
 
+from sdpo_lab.errors import checked
+
 #: The tail bucket holds at least this much mass, exp(-16.1), as in the released code: log(0) must not be reached.
 SMALLEST_TAIL = 1e-7
 
 
+@checked("student", "teacher", alpha=(float, 0, 1))
 def divergence(student: torch.Tensor, teacher: torch.Tensor, alpha: float) -> torch.Tensor:
     """Divergence of two distributions given as log-probabilities over their last dimension, (..., K) -> (...).
 
@@ -28,11 +31,13 @@ def divergence(student: torch.Tensor, teacher: torch.Tensor, alpha: float) -> to
     return (1 - alpha) * kl(student, middle) + alpha * kl(teacher, middle)
 
 
+@checked("a", "b")
 def kl(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """KL(a||b) of log-probabilities, (..., K) -> (...); an entry without mass in `a` adds nothing."""
     return (a.exp() * (a - b).masked_fill(a == -torch.inf, 0)).sum(-1)
 
 
+@checked("student_logits", "teacher_logits", top_k=(int, 1))
 def top_k_support(student_logits: torch.Tensor, teacher_logits: torch.Tensor, top_k: int, add_tail: bool) -> tuple[torch.Tensor, torch.Tensor]:
     """Both log-distributions on the student's `top_k` tokens, (..., V) -> (..., K+1) with tail or (..., K) renormalised (paper A.3)."""
     chosen = student_logits.detach().topk(min(top_k, student_logits.shape[-1]), -1).indices
@@ -42,17 +47,21 @@ def top_k_support(student_logits: torch.Tensor, teacher_logits: torch.Tensor, to
     return tuple(torch.cat([log_probs, tail(log_probs)], -1) for log_probs in both)
 
 
+@checked("log_probs")
 def tail(log_probs: torch.Tensor) -> torch.Tensor:
     """Log of the mass outside the support, (..., K) -> (..., 1)."""
     inside = log_probs.logsumexp(-1, keepdim=True).clamp(max=-SMALLEST_TAIL)
     return torch.log(-torch.expm1(inside))
 
 
+@checked("logits", ids="ids")
 def token_log_probs(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
     """log p of each token, (..., V), (...) -> (...)."""
     return logits.gather(-1, ids[..., None])[..., 0] - logits.logsumexp(-1)
 
 
+@checked("student_logits", "teacher_logits", ids="completion_ids", mode=("full_logits", "topk_logits", "sampled_token", "sequence"), alpha=(float, 0, 1),
+         top_k=(int, 1), clip=(float, 1e-9))
 def distillation_loss(student_logits: torch.Tensor, teacher_logits: torch.Tensor, completion_ids: torch.Tensor, *, mode: str = "topk_logits",
                       alpha: float = 1.0, top_k: int = 20, add_tail: bool = True, clip: float | None = None,
                       mask: torch.Tensor | None = None) -> torch.Tensor:
@@ -63,7 +72,8 @@ def distillation_loss(student_logits: torch.Tensor, teacher_logits: torch.Tensor
     reverse KL from that token alone (§4.2; its value means nothing, and may be negative). "sequence" gives every token
     of an attempt the mean of A over those that `mask` (B, T) counts, all of them by default (§4.2, in no released code).
     `clip` clamps the log-ratio to ±clip wherever it is the advantage: alpha 1, "sampled_token", "sequence" (§5).
-    Raises ValueError for an unknown mode, and for `clip` with another alpha.
+    Raises TypeError for what is no tensor, ValueError for tensors whose shapes do not go together, an unknown mode, a number out of its range
+    (alpha 0 to 1, top_k from 1, clip above 0), and for `clip` with another alpha.
     """
     student, teacher = at_least_float32(student_logits), at_least_float32(teacher_logits.detach())
     if mode in ("sampled_token", "sequence"):
@@ -75,10 +85,8 @@ def distillation_loss(student_logits: torch.Tensor, teacher_logits: torch.Tensor
         return -credit * log_prob
     if mode == "topk_logits":
         p, q = top_k_support(student, teacher, top_k, add_tail)
-    elif mode == "full_logits":
-        p, q = student.log_softmax(-1), teacher.log_softmax(-1)
     else:
-        raise ValueError(f"distillation_mode must be 'full_logits', 'topk_logits', 'sampled_token' or 'sequence'; got {mode!r}")
+        p, q = student.log_softmax(-1), teacher.log_softmax(-1)
     if clip is None:
         return divergence(p, q, alpha)
     if alpha != 1:
@@ -86,18 +94,21 @@ def distillation_loss(student_logits: torch.Tensor, teacher_logits: torch.Tensor
     return -(p.exp() * log_ratio(p, q, clip)).sum(-1)
 
 
+@checked("student", "teacher", clip=(float, 1e-9))
 def log_ratio(student: torch.Tensor, teacher: torch.Tensor, clip: float | None = None) -> torch.Tensor:
     """SDPO's advantage log q - log p of given log-probabilities (Prop. 2.1), clamped to ±clip, without gradient, (...) -> (...)."""
     advantage = (teacher - student).detach().masked_fill(student.detach() == -torch.inf, 0)
     return advantage if clip is None else advantage.clamp(-clip, clip)
 
 
+@checked("log_prob", "old_log_prob", clip=(float, 1e-9))
 def importance_weights(log_prob: torch.Tensor, old_log_prob: torch.Tensor, clip: float) -> torch.Tensor:
     """min(p / p_old, clip) of the sampled tokens, without gradient, (...) -> (...): weights their losses when the batch was
     sampled from older weights. As in the released code there is no lower bound, and the log-ratio is clamped to ±20 first."""
     return (log_prob - old_log_prob).detach().clamp(-20, 20).exp().clamp(max=clip)
 
 
+@checked("rewards")
 def group_advantages(rewards: torch.Tensor, scale: bool = False) -> torch.Tensor:
     """GRPO: reward minus the group's mean, and with `scale` over its standard deviation + 1e-4 (TRL), (P, G) -> (P, G)."""
     same = (rewards == rewards[:, :1]).all(1, keepdim=True)  # rounding must not make eight thirds differ from their mean
@@ -105,6 +116,7 @@ def group_advantages(rewards: torch.Tensor, scale: bool = False) -> torch.Tensor
     return centred / (rewards.std(1, keepdim=True) + 1e-4) if scale and rewards.shape[1] > 1 else centred
 
 
+@checked("student_logits", ids="completion_ids", epsilon=(float, 0, 1), epsilon_high=(float, 0))
 def policy_loss(student_logits: torch.Tensor, completion_ids: torch.Tensor, advantages: torch.Tensor, old_log_probs: torch.Tensor | None = None,
                 epsilon: float = 0.2, epsilon_high: float = 0.28) -> torch.Tensor:
     """GRPO's loss of every token with PPO's clip, (..., V), (...), advantages broadcast to (...) -> (...): Eq. 12 without its
@@ -114,6 +126,7 @@ def policy_loss(student_logits: torch.Tensor, completion_ids: torch.Tensor, adva
     return -torch.minimum(ratio * advantages, ratio.clamp(1 - epsilon, 1 + epsilon_high) * advantages)
 
 
+@checked("mask", normalize=("all_rows", "active_rows", "active_tokens"))
 def token_weights(mask: torch.Tensor, active: torch.Tensor, normalize: str) -> torch.Tensor:
     """How much each token counts, (B, T), (B,) -> (B, T); the scalar loss is (loss * weights).sum(), whatever the micro-batches.
 

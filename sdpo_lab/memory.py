@@ -87,6 +87,7 @@ def training_memory(model: Any, *, lora: int | Any | None = None, attempts: int 
         check_range(name, value, int, 1, 2**31)
     check_choice("teacher", teacher, TEACHERS)
     check_choice("dtype", dtype, ("float32", "bfloat16"))
+    check_choice("bf16", bf16, (False, True))
     if not isinstance(model, torch.nn.Module):
         model = skeleton(model, lora)
     elif lora is not None:
@@ -152,6 +153,8 @@ def largest_batch(name: str, gpu: float, **settings: Any) -> tuple[int, Memory]:
 
 def memory_table(gpu: float = 14.5, attempts: int = 64, prompt_tokens: int = 256, completion_tokens: int = 256, rank: int = 16) -> str:
     """A Markdown table of what trains on a GPU with `gpu` free GiB (a card of 16 GB has about 14.5 left): the teacher an average, bfloat16 autocast."""
+    check_range("gpu", gpu, float, 0.01, 1e6)
+    check_range("rank", rank, int, 1, 4096)
     settings = dict(attempts=attempts, prompt_tokens=prompt_tokens, completion_tokens=completion_tokens)
     kinds = {f"LoRA {rank}": dict(lora=rank), f"LoRA {rank}, dtype='bfloat16'": dict(lora=rank, dtype="bfloat16"), "all weights": {}}
     lines = ["| model | parameters | " + " | ".join(kinds) + " |", "|---|---:|" + "---|" * len(kinds)]

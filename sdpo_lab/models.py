@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from sdpo_lab.chat import render
-from sdpo_lab.errors import check_choice, check_range
+from sdpo_lab.errors import check_choice, check_kind, check_range, shown
 
 DEFAULT = "lab-1m"
 
@@ -82,7 +82,8 @@ def load_model(name: str = DEFAULT, device: str = "auto", dtype: str = "auto", l
 def set_chat(tokenizer: Any, name: str, template: str | None, arguments: dict[str, Any] | None) -> None:
     """Give a tokenizer its chat template and what the template is to read; `chat.render` uses both, and a saved tokenizer keeps them."""
     if template is not None and not isinstance(template, str):
-        raise TypeError(f"chat_template must be a string, a Jinja template; got {type(template).__name__}")
+        raise TypeError(f"chat_template must be a string, a Jinja template; got {shown(template)} ({type(template).__name__})")
+    check_kind("chat_template_kwargs", arguments, (dict, type(None)), "a dictionary of what the template reads")
     tokenizer.chat_template = tokenizer.chat_template if template is None else template
     if not tokenizer.chat_template:
         raise ValueError(f"the tokenizer of {str(name)!r} has no chat template: it is not an instruction-tuned model, or its template lies elsewhere (see its card). "
@@ -154,7 +155,7 @@ def quiet():
 
 def find_source(name: str) -> Path | str:
     if not isinstance(name, (str, Path)):
-        raise TypeError(f"a model's name must be a string, got {type(name).__name__}; to use a model you hold already, pass it to SDPOTrainer")
+        raise TypeError(f"a model's name must be a string, got {shown(name)} ({type(name).__name__}); to use a model you hold already, pass it to SDPOTrainer")
     shipped = model_folders()
     if name in shipped:
         return shipped[name]
@@ -192,4 +193,6 @@ def pick_device(device: str) -> torch.device:
         raise ValueError(f"device must be 'auto', 'cpu', 'cuda', 'cuda:<n>' or 'mps'; got {device!r}") from error
     if (chosen.type == "cuda" and not torch.cuda.is_available()) or (chosen.type == "mps" and not torch.backends.mps.is_available()):
         raise ValueError(f"device {device!r} is not available on this machine; use 'auto' or 'cpu'")
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device {device!r} is not there: this machine has cuda:0 to cuda:{torch.cuda.device_count() - 1}")
     return chosen

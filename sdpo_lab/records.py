@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import platform
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,10 +33,15 @@ class StepRecord:
 
 @dataclass
 class History:
-    """All step records of a trainer, and every change made on the way: `changes[step]` took effect at that step."""
+    """All step records of a trainer, and every change made on the way: `changes[step]` took effect at that step.
+
+    The attempts of the newest `keep_attempts` steps (all when None) stay in memory; an older record has `rollouts=[]`. What was
+    saved before that stays on disk.
+    """
 
     records: list[StepRecord] = field(default_factory=list)
     changes: dict[int, dict[str, Any]] = field(default_factory=dict)
+    keep_attempts: int | None = 500
 
     def __len__(self) -> int:
         return len(self.records)
@@ -44,6 +51,14 @@ class History:
 
     def __iter__(self):
         return iter(self.records)
+
+    def append(self, record: StepRecord) -> None:
+        """Add the record of a step; those that grow too old for it lose their attempts."""
+        self.records.append(record)
+        old = len(self.records) - (len(self.records) if self.keep_attempts is None else self.keep_attempts)
+        while old > 0 and self.records[old - 1].rollouts:
+            old -= 1
+            self.records[old] = replace(self.records[old], rollouts=[])
 
     def rows(self) -> list[dict[str, float]]:
         """JSON-able: step, reward, loss, seconds and all metrics, without the attempts."""
@@ -92,7 +107,7 @@ def write_records(path: str | Path, runs: list[RunRecord]) -> None:
         fields = asdict(run)
         names = list(dict.fromkeys(name for row in run.rows for name in row))
         fields["rows"] = {name: [row.get(name) for row in run.rows] for name in names}
-        lines.append(json.dumps(_tidy(fields), separators=(",", ":"), allow_nan=False))
+        lines.append(json.dumps(each_float(fields, lambda x: float(f"{x:.6g}") if math.isfinite(x) else None), separators=(",", ":"), allow_nan=False))
     new = Path(path).with_suffix(".new")
     new.write_text("[" + ",\n".join(lines) + "]\n", encoding="utf-8")
     new.replace(path)
@@ -114,11 +129,25 @@ def read_records(path: str | Path) -> list[RunRecord]:
     return [RunRecord(**run) for run in runs]
 
 
-def _tidy(value: Any) -> Any:
+# numbers that JSON lacks
+
+
+def each_float(value: Any, change: Callable[[float], Any]) -> Any:
+    """The same dictionaries and lists with every float changed."""
     if isinstance(value, dict):
-        return {str(k): _tidy(v) for k, v in value.items()}
+        return {k: each_float(v, change) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_tidy(v) for v in value]
-    if isinstance(value, float):
-        return None if value != value or value in (float("inf"), float("-inf")) else float(f"{value:.6g}")
-    return value
+        return [each_float(v, change) for v in value]
+    return change(value) if isinstance(value, float) else value
+
+
+def to_json(value: Any) -> str:
+    """One line, all of it ASCII; a number that JSON lacks becomes {"not finite": "nan"}. Raises ValueError for what is neither."""
+    try:
+        return json.dumps(each_float(value, lambda x: x if math.isfinite(x) else {"not finite": repr(x)}), allow_nan=False)
+    except TypeError as error:
+        raise ValueError(f"a run is saved as JSON, and this is none: {error}. Problem.data, a task's dials and its state_dict() must be JSON-able") from error
+
+
+def from_json(text: str) -> Any:
+    return json.loads(text, object_hook=lambda d: float(d["not finite"]) if set(d) == {"not finite"} and d["not finite"] in ("nan", "inf", "-inf") else d)

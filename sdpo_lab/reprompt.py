@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import re
 from typing import Any
@@ -81,26 +82,28 @@ def fill(template: str, **texts: str) -> str:
 
 def remove_thinking(text: str) -> str:
     """Drop <think>...</think>; also a thought that was never closed, or whose opening stood in the prompt."""
-    text = re.sub(r"<think>.*?</think>\s*", "", text, flags=re.DOTALL)
+    closed = re.match(r"(.*</think>\s*)?", text, flags=re.DOTALL).end()  # behind it nothing closes: looked for from each opening, that would be quadratic
+    text = re.sub(r"<think>.*?</think>\s*", "", text[:closed], flags=re.DOTALL) + text[closed:]
     text = re.sub(r"^.*?</think>\s*", "", text, flags=re.DOTALL)
     return re.sub(r"<think>.*", "", text, flags=re.DOTALL)
 
 
-def encode_teacher(tokenizer: Any, rollout: Rollout, config: SDPOConfig) -> tuple[list[int], bool]:
-    """(ids of the teacher's prompt, whether a text was shortened to keep it within `max_reprompt_len`).
+def encode_teacher(tokenizer: Any, rollout: Rollout, config: SDPOConfig, context: int | None = None) -> tuple[list[int], bool]:
+    """(ids of the teacher's prompt, whether a text was shortened to keep it within `max_reprompt_len`, and with the attempt within the model's `context`).
 
     The demonstration, the feedback and the own attempt give way, the longest first, from their end; the frame never does.
     Raises ValueError when the frame alone is too long.
     """
     r, ids = rollout, encode_chat(tokenizer, rollout.teacher_messages)
+    most = min(config.max_reprompt_len, (context or math.inf) - len(r.completion_ids))
     texts = {"solution": r.shown_solution, "feedback": r.shown_feedback, "attempt": r.shown_attempt}
-    shortened = r.shown and len(ids) > config.max_reprompt_len
-    while r.shown and len(ids) > config.max_reprompt_len:
+    shortened = r.shown and len(ids) > most
+    while r.shown and len(ids) > most:
         longest = max(texts, key=lambda name: len(texts[name]))
         if not texts[longest]:
             raise ValueError(f"the teacher's prompt for problem {r.problem.id!r} has {len(ids)} tokens without any demonstration or feedback; "
-                             f"max_reprompt_len={config.max_reprompt_len} must be larger")
-        texts[longest] = texts[longest][: int(len(texts[longest]) * 0.9 * config.max_reprompt_len / len(ids))]
+                             f"{most} have room: max_reprompt_len={config.max_reprompt_len} must be larger, or the problem or the attempt shorter")
+        texts[longest] = texts[longest][: int(len(texts[longest]) * 0.9 * most / len(ids))]
         r.teacher_messages = teacher_messages(r.problem.messages, **texts, config=config)
         ids = encode_chat(tokenizer, r.teacher_messages)
     return ids, shortened

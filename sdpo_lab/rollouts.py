@@ -12,8 +12,8 @@ import torch
 from transformers.cache_utils import DynamicLayer
 
 from sdpo_lab.chat import encode_chat, end_ids
-from sdpo_lab.errors import check_range
-from sdpo_lab.tasks.base import Problem, Task, judge_all
+from sdpo_lab.errors import check_model, checked
+from sdpo_lab.tasks.base import Problem, Task, check_problems, judge_all
 
 
 @dataclass
@@ -64,6 +64,8 @@ def group_rollouts(rollouts: list[Rollout]) -> list[list[Rollout]]:
     return list(groups.values())
 
 
+@checked(num_generations=(int, 1, 4096), temperature=(float, 0, 100), top_p=(float, 0.01, 1), max_completion_length=(int, 1, 131072), batch_size=(int, 1),
+         seed=(int, 0, 2**63 - 1), step=(int, -(2**31), 2**31), bf16=(False, True))
 def rollout(model: Any, tokenizer: Any, problems: Iterable[Problem], num_generations: int = 8, temperature: float = 1.0, seed: int = 0, *,
             step: int = 0, max_completion_length: int = 256, top_p: float = 1.0, batch_size: int = 4096, bf16: bool = False) -> list[Rollout]:
     """`num_generations` attempts at each problem, in problem order; temperature 0 is greedy.
@@ -71,15 +73,10 @@ def rollout(model: Any, tokenizer: Any, problems: Iterable[Problem], num_generat
     At most `batch_size` attempts are sampled together, which changes memory and speed but no token. `bf16` computes under autocast, as a step
     with `SDPOConfig.bf16` scores them.
     """
-    check_range("num_generations", num_generations, int, 1, 4096)
-    check_range("temperature", temperature, float, 0, 100)
-    check_range("top_p", top_p, float, 0.01, 1)
-    check_range("max_completion_length", max_completion_length, int, 1, 131072)
-    check_range("batch_size", batch_size, int, 1)
-    check_range("seed", seed, int, 0, 2**63 - 1)
-    problems = list(problems)
+    check_model(model, tokenizer)
+    problems = check_problems(problems)
     prompts = [encode_chat(tokenizer, p.messages) for p in problems]
-    keys = [[noise_key(int(seed), step, p.id, i) for i in range(num_generations)] for p in problems]
+    keys = [[noise_key(seed, step, p.id, i) for i in range(num_generations)] for p in problems]
     at_once, found = max(1, batch_size // num_generations), []
     for start in range(0, len(problems), at_once):
         part = slice(start, start + at_once)
@@ -98,7 +95,7 @@ def sample(model: Any, tokenizer: Any, prompts: list[list[int]], keys: list[list
     limit = getattr(model.config, "max_position_embeddings", None)
     longest = max(map(len, prompts))
     if limit and longest >= limit:
-        raise ValueError(f"a prompt has {longest} tokens, the model's context is {limit}; shorten the problem or take another model")
+        raise ValueError(f"a prompt has {longest} tokens, the model's context is {limit} and must hold more; shorten the problem or take another model")
     # how long an attempt may become depends on its own prompt alone, never on its company
     room = torch.tensor([min(max_completion_length, limit - len(p)) if limit else max_completion_length for p in prompts], device=device)
     room, steps = room.repeat_interleave(group), int(room.max())

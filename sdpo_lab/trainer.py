@@ -7,19 +7,19 @@ import random
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from statistics import fmean as mean
 from typing import Any, NamedTuple
 
 import torch
 
-from sdpo_lab import checkpoints, losses
+from sdpo_lab import losses
+from sdpo_lab.between_steps import BetweenSteps
 from sdpo_lab.chat import encode_chat
 from sdpo_lab.config import SDPOConfig, no_policy_term, on_policy
-from sdpo_lab.errors import check_choice, check_range, unknown_names
-from sdpo_lab.evaluation import Evaluation, evaluate_problems, evaluate_teacher
+from sdpo_lab.errors import check_model, check_task, shown, unknown_names
+from sdpo_lab.faults import interrupts_wait, is_out_of_memory
 from sdpo_lab.metrics import summary
 from sdpo_lab.objective import Tokens, backward, chunks
 from sdpo_lab.records import History, StepRecord
@@ -44,7 +44,7 @@ class Update(NamedTuple):
     good: bool  #: finite, and so applied
 
 
-class SDPOTrainer:
+class SDPOTrainer(BetweenSteps):
     """Trains `model`, in place, on `task`. An endless iterator of `StepRecord`s; stop any time, go on any time.
 
     model      a causal language model with float32 weights
@@ -61,15 +61,15 @@ class SDPOTrainer:
 
     #: Fields that may be changed while a run is under way, through `apply`.
     LIVE_FIELDS = ("learning_rate", "teacher_update_rate", "temperature", "distillation_alpha", "distillation_weight", "include_environment_feedback",
-                   "normalize", "max_grad_norm")
+                   "normalize", "max_grad_norm", "teacher_model_kind", "reprompt_template", "solution_template", "feedback_template", "per_device_train_batch_size")
 
     def __init__(self, model: Any, tokenizer: Any, task: Task, config: SDPOConfig | None = None) -> None:
+        super().__init__()
         config = SDPOConfig.preset("laptop") if config is None else config
         if not isinstance(config, SDPOConfig):
             raise TypeError(f"config must be an SDPOConfig, got {type(config).__name__}; SDPOConfig.preset('laptop') is a start")
-        for method in ("problems", "judge"):
-            if not callable(getattr(task, method, None)):
-                raise TypeError(f"task must have a method {method}(); {type(task).__name__} has none")
+        check_task(task)
+        check_model(model, tokenizer)
         half = {str(p.dtype) for p in model.parameters() if p.requires_grad and p.dtype not in (torch.float32, torch.float64)}
         if half:
             raise ValueError(f"trainable weights must be float32, these are {', '.join(half)}: small updates vanish in half precision. "
@@ -84,31 +84,14 @@ class SDPOTrainer:
         self.optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=model.device.type == "cuda" or None)
         self.history = History()
         self.vocabulary = model.get_output_embeddings().weight.shape[0]
-        self.base_file: Path | None = None  # the weights that never change, where a save put them
-        self.skipped_steps = self.bad_steps = self.optimizer_steps = 0
+        self.skipped_steps = self.bad_steps = self.optimizer_steps = self.halved = 0
         self.lock = threading.RLock()  # a step, an evaluation and a change never overlap, whatever thread they come from
-
-    def __iter__(self) -> Iterator[StepRecord]:
-        while True:
-            yield self.step()
-
-    def train(self, steps: int, changes: dict[int, dict[str, Any]] | None = None, progress: bool = True) -> History:
-        """`steps` more steps with a progress bar; `changes={step: {field: value}}` replays what a hand did on the dashboard."""
-        from tqdm.auto import tqdm
-
-        check_range("steps", steps, int, 0, 10**9)
-        bar = tqdm(range(steps), disable=not progress, unit="step")
-        for _ in bar:
-            self.apply(**(changes or {}).get(len(self.history) + 1, {}))
-            record = self.step()
-            bar.set_postfix_str(f"reward {record.reward:.2f}")
-        return self.history
 
     def apply(self, **fields: Any) -> None:
         """Change live fields from the next step on; checked at once, logged in `history.changes`.
 
         A change that does nothing in this combination is a warning. Where `distillation_weight` falls to 0 the teacher is
-        given up; where it rises from 0, a teacher starts from the weights of that moment.
+        given up; where it rises from 0, and where `teacher_model_kind` becomes another, a teacher starts from the student's weights of that moment.
         """
         if not fields:
             return
@@ -117,9 +100,10 @@ class SDPOTrainer:
             self.config = c = self.config.replace(live=True, **fields)
             if c.distillation_weight == 0:
                 self.teacher = None
-            else:
-                self.teacher = self.teacher or Teacher(self.model, c.teacher_model_kind, c.teacher_update_rate)
+            elif self.teacher and self.teacher.kind == c.teacher_model_kind:
                 self.teacher.rate = c.teacher_update_rate
+            else:
+                self.teacher = Teacher(self.model, c.teacher_model_kind, c.teacher_update_rate)
             self.history.changes.setdefault(len(self.history) + 1, {}).update(fields)
 
     def step(self, rollouts: list[Rollout] | None = None) -> StepRecord:
@@ -128,21 +112,26 @@ class SDPOTrainer:
         Given attempts are copied; those without a reward are judged. A step in which no attempt is active changes
         nothing and is counted in `skipped_steps`. Raises FloatingPointError after `MAX_BAD_STEPS` steps in a row with a
         loss or gradient that is not finite; such a step is not applied. Whatever else is raised on the way, the history
-        is that of the last whole step, and the weights are those of the last whole optimiser step.
+        is that of the last whole step, and the weights are those of the last whole optimiser step. An interrupt from the keyboard
+        during the update is raised at its end, when the step is whole (a second one at once); any earlier, the step has changed nothing.
         """
+        if rollouts is not None and not (isinstance(rollouts, list) and all(isinstance(r, Rollout) for r in rollouts)):
+            raise TypeError(f"rollouts must be a list of Rollout, as lab.rollout gives it, got {shown(rollouts)}")
         with self.lock:
             began, number = time.perf_counter(), len(self.history) + 1
             rollouts = self.sample(number) if rollouts is None else [replace(r, **UNDECIDED) for r in rollouts]
             groups = group_rollouts(judge_rollouts(self.task, rollouts))
             advantages = self.prepare(groups, number)
-            loss, metrics = self.update(rollouts, advantages)
-            reward = sum(r.reward for r in rollouts) / len(rollouts)
-            record = StepRecord(number, reward, loss, summary(rollouts, groups, self.config) | metrics, rollouts, time.perf_counter() - began)
-            self.history.records.append(record)
+            with interrupts_wait():
+                loss, metrics = self.update(rollouts, advantages)
+                reward = sum(r.reward for r in rollouts) / len(rollouts)
+                record = StepRecord(number, reward, loss, summary(rollouts, groups, self.config) | metrics, rollouts, time.perf_counter() - began)
+                self.history.append(record)
+            self.autosave_if_due()
         if self.bad_steps >= MAX_BAD_STEPS:
             raise FloatingPointError(f"the loss or its gradient was not finite in {self.bad_steps} steps in a row, up to step {number}; none was applied. "
                                      f"Usually the learning rate ({self.config.learning_rate:g}) is too high: start again from the last good "
-                                     "weights with a third of it")
+                                     f"weights (resume() an earlier checkpoint) with a third of it, apply(learning_rate={self.config.learning_rate / 3:.2g})")
         return record
 
     def sample(self, number: int) -> list[Rollout]:
@@ -177,7 +166,7 @@ class SDPOTrainer:
             raise ValueError(f"{len(rollouts)} rollouts cannot be shared among steps_per_generation={c.steps_per_generation} optimiser steps; give a multiple")
         self.model.eval()  # no dropout: the attempts were sampled without, and both roles must be the same function
         prompts = {r.problem.id: encode_chat(self.tokenizer, r.problem.messages) for r in rollouts}
-        old = {} if on_policy(c) else self.score(rollouts, prompts)
+        old = {} if on_policy(c) else self.afford(self.score, rollouts, prompts)
         done: list[Update] = []
         for start in [*range(0, len(rollouts), share)] * c.num_iterations:
             part = slice(start, start + share)
@@ -198,6 +187,25 @@ class SDPOTrainer:
         return mean(d.loss for d in done), {"grad_norm": mean(d.grad_norm for d in done), "not_finite": 1 - good / len(done), "optimizer_steps": float(good),
                                             "reprompt_shortened_fraction": shortened / len(rollouts) / c.num_iterations}
 
+    def afford(self, work: Callable, rollouts: list[Rollout], *arguments: Any) -> Any:
+        """work(rollouts, ...), the part of a step that reads attempts and changes no weight. Where memory runs out it is done again with
+        micro-batches of half the size, which stay for the rest of the run; that happens once, the second time raises."""
+        try:
+            return work(rollouts, *arguments)
+        except RuntimeError as error:
+            size = max(map(len, self.micro_batches(rollouts)))
+            if not is_out_of_memory(error):
+                raise
+            if self.halved or size == 1:
+                raise torch.OutOfMemoryError(
+                    f"out of memory with {size} attempts in a micro-batch{', which is half of what it was' * self.halved}. Lower per_device_train_batch_size (apply() can, "
+                    f"and the run goes on), max_completion_length, max_reprompt_len or distillation_topk, or train an adapter (lora=): {error}") from error
+            warnings.warn(f"out of memory with {size} attempts in a micro-batch ({error}); from now on it has at most per_device_train_batch_size={size // 2}. The "
+                          "result is the same up to rounding, the step takes longer", RuntimeWarning, stacklevel=4)
+        self.halved = 1  # here, where nothing holds on to the tensors of the first try any more
+        self.apply(per_device_train_batch_size=size // 2)
+        return work(rollouts, *arguments)
+
     @torch.no_grad()
     def score(self, rollouts: list[Rollout], prompts: dict[str, list[int]]) -> dict[int, torch.Tensor]:
         """log p of the tokens of every active attempt before the batch's first optimiser step, by the attempt's id()."""
@@ -215,17 +223,17 @@ class SDPOTrainer:
         """The active attempts in groups for one forward and backward, those of like length together: less padding. In a mixture with GRPO
         those whose teacher is shown nothing are by themselves, and it does not read them."""
         size, found = self.config.per_device_train_batch_size, []
-        for shown in (True, False):
-            chosen = sorted((r for r in rollouts if r.active and r.shown == shown), key=lambda r: len(r.completion_ids))
+        for informed in (True, False):
+            chosen = sorted((r for r in rollouts if r.active and r.shown == informed), key=lambda r: len(r.completion_ids))
             found += [chosen[i : i + size] for i in range(0, len(chosen), size)]
         return found
 
-    def optimizer_step(self, rollouts: list[Rollout], advantages: torch.Tensor, prompts: dict[str, list[int]], old: dict[int, torch.Tensor]) -> Update:
-        """Loss and gradient over the active attempts, in micro-batches that change nothing, and one step of the optimiser."""
+    def gradient(self, rollouts: list[Rollout], advantages: torch.Tensor, prompts: dict[str, list[int]], old: dict[int, torch.Tensor]) -> tuple[float, int]:
+        """The gradient over the active attempts, in micro-batches that change nothing; (the loss, attempts whose teacher was shown a shortened text)."""
         c, student = self.config, lambda hidden: token_logits(self.model, hidden, c.temperature, c.bf16)
         weights = self.token_weights(rollouts)
         place = {id(r): i for i, r in enumerate(rollouts)}
-        self.optimizer.zero_grad(set_to_none=True)  # an interrupted step may have left some
+        self.optimizer.zero_grad(set_to_none=True)  # a try that was cut short may have left some
         total, shortened = 0.0, 0
         for rows in self.micro_batches(rollouts):
             completions, at, teacher = [r.completion_ids for r in rows], [place[id(r)] for r in rows], None
@@ -235,6 +243,12 @@ class SDPOTrainer:
                 teacher, shortened = self.teacher.read(teacher_prompts, completions, c.temperature, c.bf16), shortened + sum(short)
             tokens = Tokens.of(rows, torch.cat([weights[i, : len(x)] for i, x in zip(at, completions)]), advantages[at], old, hidden)
             total += backward(c, hidden, student, teacher, tokens, self.vocabulary).item()
+        return total, shortened
+
+    def optimizer_step(self, rollouts: list[Rollout], advantages: torch.Tensor, prompts: dict[str, list[int]], old: dict[int, torch.Tensor]) -> Update:
+        """One step of the optimiser along the gradient, where it is finite."""
+        total, shortened = self.afford(self.gradient, rollouts, advantages, prompts, old)
+        c = self.config
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), c.max_grad_norm).item()
         good = math.isfinite(total) and math.isfinite(norm)
         if good:
@@ -244,40 +258,3 @@ class SDPOTrainer:
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return Update(total, norm, shortened, good)
-
-    def evaluate(self, n: int = 1024, split: str = "test", seed: int = 0, role: str = "student") -> Evaluation:
-        """Accuracy on `n` problems of `split`; see `Evaluation`. The weights stay as they are.
-
-        role="teacher": how often the self-teacher itself is right. Groups are sampled from the student and reprompted
-        as in training; then the teacher writes a fresh answer in the place of each attempt, also of those it is shown
-        nothing for, `n` answers in all.
-        """
-        check_range("n", n, int, 1, 10**6)
-        check_choice("split", split, ("train", "test"))
-        check_choice("role", role, ("student", "teacher"))
-        if role == "teacher" and not self.teacher:
-            raise ValueError("role='teacher': this run has no teacher, since distillation_weight=0 is GRPO")
-        c = self.config
-        settings = dict(threshold=c.success_reward_threshold, max_completion_length=c.max_completion_length, seed=seed, split=split, role=role)
-        with self.lock:
-            if role == "teacher":
-                return evaluate_teacher(self.teacher, self.tokenizer, self.task, n, c, settings)
-            return evaluate_problems(self.model, self.tokenizer, self.task, draw_problems(self.task, n, split, seed), **settings)
-
-    def save(self, folder: str | Path, overwrite: bool = False) -> Path:
-        """Save the whole run; see `checkpoints.save`. `SDPOTrainer.resume(folder)` goes on exactly where it was."""
-        with self.lock:
-            return checkpoints.save(self, folder, overwrite)
-
-    @classmethod
-    def resume(cls, folder: str | Path, task: Task | None = None, device: str | None = None) -> SDPOTrainer:
-        """The trainer as it was saved: the next step is the one that would have come next, bit for bit on the same machine.
-
-        `task` for a task of your own, `device` to go on elsewhere; see `checkpoints.resume`.
-        """
-        return checkpoints.resume(cls, folder, task, device)
-
-    def save_pretrained(self, folder: str | Path, merge: bool = False) -> None:
-        """Export the student alone, for `AutoModelForCausalLM` or peft; with `merge` a LoRA adapter is added into the weights."""
-        with self.lock:
-            checkpoints.save_pretrained(self, folder, merge)

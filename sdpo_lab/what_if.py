@@ -17,10 +17,10 @@ from typing import Any
 import torch
 
 from sdpo_lab import losses
-from sdpo_lab.chat import encode_chat, render
+from sdpo_lab.chat import render
 from sdpo_lab.config import SDPOConfig
-from sdpo_lab.credit import Credit, credit, score, token_text
-from sdpo_lab.errors import check_choice
+from sdpo_lab.credit import Credit, check_scored, credit, score, token_text
+from sdpo_lab.errors import check_choice, check_kind, check_range, check_task, check_text
 from sdpo_lab.evaluation import Mixture
 from sdpo_lab.reprompt import remove_thinking, teacher_messages
 from sdpo_lab.rollouts import Rollout, judge_rollouts, rollout
@@ -51,7 +51,15 @@ def contexts(task: Any, problem: Problem, completion: str | Rollout, *, rollouts
     seed      which of several attempts, and which words
     config    its threshold of success, and whether a demonstration keeps its thoughts; the preset "laptop" when None
     """
-    config = config or SDPOConfig.preset("laptop")
+    check_task(task, ("judge",))
+    check_kind("problem", problem, Problem, "a Problem, as task.problems() gives them")
+    check_kind("completion", completion, (str, Rollout), "a text or a Rollout")
+    check_kind("config", config, (SDPOConfig, type(None)), "an SDPOConfig, or None for the preset 'laptop'")
+    check_range("seed", seed, int, 0, 2**63 - 1)
+    check_kind("rollouts", rollouts, Iterable, "attempts as lab.rollout returns them")
+    config, rollouts = config or SDPOConfig.preset("laptop"), list(rollouts)
+    for r in rollouts:
+        check_kind("rollouts", r, Rollout, "attempts as lab.rollout returns them")
     judged = isinstance(completion, Rollout) and completion.reward is not None
     text = completion.text if isinstance(completion, Rollout) else completion
     real = completion.feedback if judged else as_verdict(task.judge(problem, text)).feedback
@@ -103,7 +111,7 @@ class Rescorer:
     def __init__(self, model: Any, tokenizer: Any, problem: Problem, completion: str | list[int] | Rollout, *, teacher: Any = None, task: Any = None,
                  config: SDPOConfig | None = None) -> None:
         self.model, self.tokenizer, self.problem, self.task = model, tokenizer, problem, task
-        self.config = config or SDPOConfig.preset("laptop")
+        self.config = check_scored(model, tokenizer, problem, config)
         self.teacher = teacher if isinstance(teacher, Teacher) else Teacher(teacher or model, "live", 0.0)
         bare = credit(model, tokenizer, problem, completion, config=self.config)
         self.bare = replace(bare, teacher_distribution=bare.student_distribution)  # the same numbers, held once
@@ -114,12 +122,10 @@ class Rescorer:
         if attempt and not (feedback or solution):
             raise ValueError("attempt is shown before what is said of it; pass feedback= or solution= with it")
         texts = {"feedback": feedback, "solution": solution, "attempt": attempt}
+        for name, text in texts.items():
+            check_text(name, text, "'' for nothing to show")
         messages = teacher_messages(self.problem.messages, solution, feedback, self.config, attempt)
         ids, p = self.bare.completion_ids, self.bare.student_distribution
-        limit = getattr(self.model.config, "max_position_embeddings", None)
-        length = len(encode_chat(self.tokenizer, messages)) + len(ids)
-        if limit and length > limit:
-            raise ValueError(f"the teacher's prompt and the attempt have {length} tokens together, the model's context is {limit}; shorten the texts")
         q = score(self.teacher, self.tokenizer, messages, ids, self.config.temperature)
         oracle = self.task.oracle_teacher(self.tokenizer, self.problem, ids, **texts) if hasattr(self.task, "oracle_teacher") else None
         return replace(self.bare, teacher_log_probs=q.gather(1, torch.tensor(ids, device=q.device)[:, None])[:, 0],
@@ -147,7 +153,10 @@ def teacher_attempts(model: Any, tokenizer: Any, problem: Problem, n: int = 1, *
     They are attempts at `problem`, judged as such when `task` is given. The noise is `rollout`'s for the same problem and seed, so that they pair
     with the student's own attempts. `evaluation.evaluate_teacher` does this for many problems.
     """
-    config = config or SDPOConfig.preset("laptop")
+    config = check_scored(model, tokenizer, problem, config)
+    check_range("n", n, int, 1, 4096)
+    for name, text in (("feedback", feedback), ("solution", solution), ("attempt", attempt)):
+        check_text(name, text, "'' for nothing to show")
     shown = teacher_messages(problem.messages, solution, feedback, config, attempt)
     if isinstance(teacher, Teacher):
         writer = Mixture(teacher.model, teacher.student, teacher.rate) if teacher.kind == "trust_region" else teacher.model
@@ -190,6 +199,7 @@ def familiarity(text: str, model: Any, kind: str = "feedback") -> Familiarity | 
     Pre-training put the loss on answers alone, so likelihood says nothing of a prompt; this compares with what stood in the documents. It sees
     words, not sense: another wording of a known message can be unfamiliar and still be understood.
     """
+    check_text("text", text)
     check_choice("kind", kind, KINDS)
     folder = model if isinstance(model, (str, Path)) else getattr(getattr(model, "config", None), "_name_or_path", "")
     file = Path(folder or ".") / TAUGHT

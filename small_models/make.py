@@ -57,6 +57,7 @@ class Recipe:
 
 #: The family: equal documents in equal order, one tokenizer.
 RECIPES = {r.name: r for r in (
+    Recipe("lab-100k", width=32, learning_rate=4e-3),
     Recipe("lab-300k", width=64, learning_rate=2e-3),
     Recipe("lab-1m", keep_at=(1000, 2000, 4000)),
     Recipe("lab-3m", width=192, layers=6, learning_rate=7e-4),

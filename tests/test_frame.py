@@ -151,11 +151,11 @@ def test_readme_code_runs_on_names_that_exist():
 
 
 @pytest.mark.skipif(not shutil.which("make"), reason="no make here")
-@pytest.mark.parametrize("target", ["lab", "test", "test-full", "lint", "notebooks", "small-models", "clean"])
+@pytest.mark.parametrize("target", ["lab", "test", "test-full", "test-colab", "kernels", "lint", "notebooks", "small-models", "clean"])
 def test_make_knows_its_targets(target):
     printed = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True)
     assert printed.returncode == 0, printed.stderr
-    if target.startswith("test"):
+    if target in ("test", "test-full"):
         for part in ("ruff check", "install_chromium.sh", "pytest", "--nbval-lax", "--nbval-cell-timeout=120", "tests notebooks"):
             assert part in printed.stdout, part
 

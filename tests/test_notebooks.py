@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import runpy
@@ -30,6 +31,25 @@ def test_every_notebook_has_a_source():
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda p: p.stem)
 def test_notebook_is_not_stale(script: Path):
     assert TOOL["check"](script) == [], "`make notebooks` writes it anew"
+
+
+def never_waited_for(source: str) -> list[str]:
+    """Names of live runs and dashboards without a later `.result()`: what breaks on their thread would go unseen by nbval."""
+    tree = ast.parse(source)
+    called = lambda node: isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", ""))
+    started = [(ast.unparse(node.targets[0]), node.lineno) for node in ast.walk(tree)
+               if isinstance(node, ast.Assign) and called(node.value) in ("Dashboard", "LiveRun")]
+    waits = [(ast.unparse(node.func.value), node.lineno) for node in ast.walk(tree) if called(node) == "result"]
+    return [name for name, line in started if not any(other == name and later > line for other, later in waits)]
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda p: p.stem)
+def test_a_run_on_a_thread_is_waited_for(script: Path):
+    assert never_waited_for(script.read_text(encoding="utf-8")) == []
+
+
+def test_a_run_that_nobody_waits_for_is_seen():
+    assert never_waited_for("dash = lab.views.Dashboard(t)\ndash\nrun = LiveRun(t)\nrun.result()\ndash.run.start()") == ["dash"]
 
 
 # -- the tool itself, on a notebook of two cells -------------------------------------------------------------------------------

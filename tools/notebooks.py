@@ -32,6 +32,18 @@ MEDIAN_LINES, MAX_LINES = 8, 30  # of a code cell
 WIDGET = "application/vnd.jupyter.widget-view+json"
 WIDGET_NOTE = "A live widget stands here; run this cell to see it."
 PROGRESS_BAR = re.compile(r"\d%\|")  # tqdm's, of which the last state is not kept anyway
+REPO_URL = runpy.run_path(str(ROOT / "sdpo_lab" / "_repo.py"))["REPO_URL"]
+BADGE = "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({})".format(
+    REPO_URL.replace("https://github.com", "https://colab.research.google.com/github") + "/blob/main/notebooks/{}.ipynb")
+# The first code cell of every notebook. Colab has all that the package needs but the package; whoever has it already is left alone.
+FIRST_CELL = f"""
+# On Colab this installs sdpo_lab; elsewhere it does nothing.
+import importlib.util
+import os
+
+if "COLAB_RELEASE_TAG" in os.environ and importlib.util.find_spec("sdpo_lab") is None:
+    get_ipython().run_line_magic("pip", "install -q 'sdpo_lab[widgets] @ git+{REPO_URL}'")
+""".strip()
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 
 

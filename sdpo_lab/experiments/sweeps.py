@@ -21,7 +21,7 @@ DEVELOPMENT, SEALED = (100, 101), (0, 1, 2, 3, 4)
 
 @dataclass(frozen=True)
 class Run:
-    """One training run, from the shipped model; the same run always gives the same record."""
+    """One training run, from a shipped model; the same run always gives the same record."""
 
     name: str
     config: dict[str, Any]
@@ -31,19 +31,24 @@ class Run:
     steps: int = 60
     preset: str = "laptop"
     evaluate: int = 512  #: test problems, before and after
+    model: str = DEFAULT
+    changes: dict[int, dict[str, Any]] = field(default_factory=dict)  #: what a hand does on the way, as for `SDPOTrainer.train`
 
     def __call__(self) -> RunRecord:
-        model, tokenizer = load_model(DEFAULT)
+        model, tokenizer = load_model(self.model)
         task = load_task(self.on, **{"seed": self.seed, **self.task})
         trainer = SDPOTrainer(model, tokenizer, task, self.settings())
         # accuracy means the whole call also where the reward is a fraction: it is 1 for nothing less
         evaluations = [{"step": 0, **trainer.evaluate(self.evaluate).to_dict()}]
         began = time.perf_counter()
-        trainer.train(self.steps, progress=False)
+        trainer.train(self.steps, self.changes, progress=False)
         seconds = time.perf_counter() - began
         evaluations.append({"step": self.steps, "seconds": seconds, **trainer.evaluate(self.evaluate).to_dict()})
-        model_card = {"name": DEFAULT, "sha256": model_checksum(model_folders()[DEFAULT])}
-        return RunRecord(self.name, {"name": self.on, **task.dials}, trainer.config.to_dict(), model_card, trainer.history.rows(), evaluations)
+        return RunRecord(self.name, {"name": self.on, **task.dials}, self.settings().to_dict(), {"name": self.model, "sha256": self.checksum()},
+                         trainer.history.rows(), evaluations, trainer.history.changes)
+
+    def checksum(self) -> str:
+        return model_checksum(model_folders()[self.model])
 
     def settings(self) -> SDPOConfig:
         return SDPOConfig.preset(self.preset, **self.config)
@@ -51,7 +56,9 @@ class Run:
     @property
     def key(self) -> tuple:
         """What tells this run from the others of its sweep."""
-        where = {} if self.on == "toolcall" else {"on": self.on}
+        told = {"on": self.on, "model": self.model, "changes": repr(self.changes)}
+        usual = {"on": "toolcall", "model": DEFAULT, "changes": "{}"}
+        where = {k: v for k, v in told.items() if v != usual[k]}
         return self.name, self.seed, tuple(sorted({**self.task, **self.config, **where, "steps": self.steps}.items()))
 
 
@@ -106,17 +113,30 @@ def tasks() -> list[Run]:
     return [Run("sdpo", {"learning_rate": chosen("sdpo")}, seed) for seed in SEALED[:3]] + others
 
 
-SWEEPS = {"tuning": tuning, "quickstart": quickstart, "task-tuning": task_tuning, "tasks": tasks}
+def by_hand() -> list[Run]:
+    """What `05_live_training` invites a reader to do by hand, on three sealed conventions; that of the notebook is number 1."""
+    usual = SDPOConfig.preset("laptop").learning_rate
+    experiments: dict[str, dict[str, Any]] = {
+        "hands off": {},
+        "teacher rate 1": {"changes": {1: {"teacher_update_rate": 1.0}}},
+        "feedback off": {"changes": {1: {"include_environment_feedback": False}}},
+        "learning rate x 10": {"changes": {6: {"learning_rate": 10 * usual}}},
+        "GRPO": {"config": {"distillation_weight": 0.0, "learning_rate": chosen("grpo")}},
+        "a weak model": {"model": "lab-1m-at-2000"},
+    }
+    return [Run(name, seed=seed, evaluate=256, **{"config": {}, **how}) for seed in SEALED[:3] for name, how in experiments.items()]
+
+
+SWEEPS = {"by-hand": by_hand, "tuning": tuning, "quickstart": quickstart, "task-tuning": task_tuning, "tasks": tasks}
 
 
 def run_sweep(name: str) -> None:
     """Do the runs that are not in the sweep's file yet, writing after each."""
     path = RECORDS / f"{name}.json"
     done = read_records(path) if path.exists() else []
-    checksum = model_checksum(model_folders()[DEFAULT])
-    settings = {repr(run.key): run.settings().to_dict() for run in SWEEPS[name]()}
+    settings = {repr(run.key): (run.settings().to_dict(), run.checksum()) for run in SWEEPS[name]()}
     # runs of another model, of settings that have changed since, or that nobody asks for any more are made again or dropped
-    done = [r for r in done if r.model["sha256"] == checksum and r.config == settings.get(r.key)]
+    done = [r for r in done if (r.config, r.model["sha256"]) == settings.get(r.key)]
     keys = {r.key for r in done}
     for run in SWEEPS[name]():
         if repr(run.key) in keys:

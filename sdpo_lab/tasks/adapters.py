@@ -15,16 +15,14 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from sdpo_lab.errors import check_choice, check_range
-from sdpo_lab.tasks.base import Problem, Task, Verdict, as_verdict, judge_all
+from sdpo_lab.errors import check_choice, check_range, check_task, printable, shown
+from sdpo_lab.tasks.base import SPLITS, Problem, Task, Verdict, as_verdict, check_problems_asked, judge_all
 from sdpo_lab.tasks.readings import is_test
-
-SPLITS = ("train", "test")
 
 
 def task_from_function(problems: Iterable | Callable, judge: Callable | None = None, *, reward_funcs: Callable | list[Callable] | None = None,
                        reward_weights: list[float] | None = None, feedback: Callable | None = None, tokenizer: Any = None, name: str = "custom",
-                       on_error: str = "raise") -> Task:
+                       on_error: str = "raise", seconds: float | None = None) -> Task:
     """A task of your own.
 
     problems        `Problem`s, or dictionaries with "prompt" (a string or a chat), "messages" (a chat) or "question" (a string), and optionally
@@ -36,6 +34,7 @@ def task_from_function(problems: Iterable | Callable, judge: Callable | None = N
     tokenizer       with `reward_funcs` that read `completion_ids`
     name            stands in records and checkpoints, and begins the ids of problems that have none
     on_error        "raise", or "zero" to keep a run alive when the judge fails, see `Guard`
+    seconds         time limit of one call of the judge, or of all reward functions on a batch, see `Guard`; None: none
 
     Of a list without "split", every fifth problem, by the checksum of its prompt, is a test problem. Raises ValueError for an empty list, an id
     or a prompt that is there twice where it must not, and TypeError for what is no problem.
@@ -47,12 +46,14 @@ def task_from_function(problems: Iterable | Callable, judge: Callable | None = N
             raise ValueError(f"{key} goes with reward_funcs; a judge of your own returns (reward, feedback) itself")
     for key, value in (("judge", judge), ("feedback", feedback)):
         if value is not None and not callable(value):
-            raise TypeError(f"{key} must be a function (problem, completion), got {type(value).__name__}")
+            raise TypeError(f"{key} must be a function (problem, completion), got {shown(value)} ({type(value).__name__})")
+    if tokenizer is not None and not callable(tokenizer):
+        raise TypeError(f"tokenizer must be the model's tokenizer, got {shown(tokenizer)}")
     if not isinstance(name, str) or not name:
-        raise TypeError(f"name must be a string with something in it, got {name!r}")
+        raise TypeError(f"name must be a string with something in it, got {shown(name)}")
     if judge is not None:
-        return Guard(FunctionTask(problems, judge, name), on_error)
-    return Guard(RewardTask(problems, Rewards(reward_funcs, reward_weights, feedback, tokenizer), name), on_error)
+        return Guard(FunctionTask(problems, judge, name), on_error, seconds)
+    return Guard(RewardTask(problems, Rewards(reward_funcs, reward_weights, feedback, tokenizer), name), on_error, seconds)
 
 
 class FunctionTask:
@@ -69,7 +70,8 @@ class FunctionTask:
     def read(self, given: Iterable) -> list[Problem]:
         """Problems of what was given. Raises TypeError or ValueError that say which entry is wrong and how."""
         if isinstance(given, (str, dict)) or not isinstance(given, Iterable):
-            raise TypeError(f"problems must be a list of Problem objects or dictionaries, or a function (n, split, seed) that gives one; got {type(given).__name__}")
+            raise TypeError("problems must be a list of Problem objects or dictionaries, or a function (n, split, seed) that gives one; got "
+                            f"{type(given).__name__}: {shown(given)}")
         given = list(given)
         if not all(isinstance(g, Problem) for g in given) and not all(isinstance(g, dict) for g in given):
             raise TypeError(f"problems must all be Problem objects or all dictionaries, got {', '.join(sorted({type(g).__name__ for g in given}))}")
@@ -87,7 +89,7 @@ class FunctionTask:
     def divide(self, found: list[Problem]) -> dict[str, list[Problem]]:
         """By "split" where the problems have one, else by the checksum of the prompt."""
         if not found:
-            raise ValueError("the list of problems is empty")
+            raise ValueError("problems must hold at least one problem; the list is empty, got []")
         named = [p.data.get("split") for p in found]
         if any(s is not None for s in named):
             for p, s in zip(found, named):
@@ -103,8 +105,7 @@ class FunctionTask:
 
     def problems(self, n: int, split: str = "train", seed: int = 0) -> list[Problem]:
         """`n` different problems; the same arguments give the same ones. Raises ValueError when a list has not so many."""
-        check_range("n", n, int, 1, 1_000_000)
-        check_choice("split", split, SPLITS)
+        check_problems_asked(n, split, seed)
         if self.source:
             return self.read(self.source(n, split, seed))
         pool, other = self.pools[split], self.pools["train" if split == "test" else "test"]
@@ -145,12 +146,14 @@ def as_problem(row: dict[str, Any], place: int, name: str) -> Problem:
     if chat is None:
         raise ValueError(f"problem {place} has neither 'prompt', 'messages' nor 'question'; it has {', '.join(map(repr, row)) or 'nothing'}")
     if not isinstance(chat, list) or not chat or not all(isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in chat):
-        raise TypeError(f"the prompt of problem {place} must be a string or a list of messages with a role and a content, both strings; got {chat!r}")
+        raise TypeError(f"the prompt of problem {place} must be a string or a list of messages with a role and a content, both strings; got {shown(chat)}")
     if chat[-1]["role"] != "user":
         raise ValueError(f"the chat of problem {place} ends with the role {chat[-1]['role']!r}; it must end with what the user says, without the answer")
+    if not chat[-1]["content"].strip():
+        raise ValueError(f"the prompt of problem {place} is empty, it must say something; got {shown(chat[-1]['content'])}")
     given = row.get("id")
     if given is not None and (isinstance(given, bool) or not isinstance(given, (str, int))):
-        raise TypeError(f"the id of problem {place} must be a string or a whole number, got {given!r}")
+        raise TypeError(f"the id of problem {place} must be a string or a whole number, got {shown(given)}")
     return Problem(f"{name}-{checksum(chat)[:12]}" if given is None else str(given), chat, row)
 
 
@@ -233,25 +236,37 @@ def title(function: Callable) -> str:
 
 
 class JudgeError(RuntimeError):
-    """A judge raised. The message names the problem and the completion; the exception itself is `__cause__`."""
+    """A judge raised, or took too long. The message names the problem and the completion; the exception itself is `__cause__`."""
+
+
+#: Calls of a judge that may hang at once before `Guard` gives up, whatever `on_error` says: each keeps a thread and what it holds.
+MOST_HANGING = 8
 
 
 class Guard:
-    """Any task, with a judge that fails in a way that helps: `Guard(task)` or `Guard(task, on_error="zero")`.
+    """Any task, with a judge that fails in a way that helps: `Guard(task)` or `Guard(task, on_error="zero", seconds=10)`.
 
     on_error  "raise"  JudgeError, which names the problem and the completion and keeps the judge's exception attached
               "zero"   the attempt has reward 0 and no feedback, and the run goes on. `failures` counts such attempts; a warning comes with the
                        first and whenever there are ten times as many
 
+    seconds   wall-clock time, 0.01 to 86400, that one call of `judge`, or of `judge_many` for a whole batch, may take; a call that takes longer has
+              failed with a TimeoutError. None: no limit, and a judge that hangs hangs the run
+
     A `judge_many` that fails is asked again for each attempt alone, to find the one at fault. Everything else is the task's.
+
+    What the time limit cannot do: Python has no way to stop a thread, so a call that hangs is left behind. It goes on in the background, with
+    whatever it holds, and ends with the process at the latest; after `MOST_HANGING` such calls the guard raises, on_error="zero" or not. Each call is
+    in a thread of its own, where a judge may not use signals. A judge that waits in C code without letting other threads run is not noticed.
+    Code that a model wrote belongs in a process that can be killed: `sdpo_lab.tasks.sandbox`.
     """
 
-    def __init__(self, task: Task, on_error: str = "raise") -> None:
+    def __init__(self, task: Task, on_error: str = "raise", seconds: float | None = None) -> None:
         check_choice("on_error", on_error, ("raise", "zero"))
-        for method in ("problems", "judge"):
-            if not callable(getattr(task, method, None)):
-                raise TypeError(f"task must have a method {method}(); {type(task).__name__} has none")
+        check_task(task)
+        self.seconds = None if seconds is None else check_range("seconds", seconds, float, 0.01, 86400)
         self.task, self.on_error, self.failures, self.lock = task, on_error, 0, threading.Lock()
+        self.hanging: list[threading.Thread] = []  # calls that took too long and have not ended
 
     def problems(self, n: int, split: str = "train", seed: int = 0) -> list[Problem]:
         return self.task.problems(n, split=split, seed=seed)
@@ -263,25 +278,54 @@ class Guard:
         together = None
         if hasattr(self.task, "judge_many") and len(problems) > 1:
             try:
-                return judge_all(self.task, problems, completions)
+                return self.in_time(problems, completions)
             except Exception as error:  # whatever a judge may raise; an interrupt is none
                 together = error
         found = [self.judge_one(p, c) for p, c in zip(problems, completions)]
         if together and self.on_error == "raise":
-            raise JudgeError(f"judge_many() failed on {len(problems)} attempts together, though on none of them alone: {type(together).__name__}: {together}") from together
+            raise JudgeError(f"judge_many() failed on {len(problems)} attempts together, though on none of them alone: {said(together)}") from together
         return found
 
     def judge_one(self, problem: Problem, completion: str) -> Verdict:
         try:
-            return judge_all(self.task, [problem], [completion])[0]
+            return self.in_time([problem], [completion])[0]
         except Exception as error:
             return self.failed(problem, completion, error)
 
+    def in_time(self, problems: list[Problem], completions: list[str]) -> list[Verdict]:
+        """`judge_all`, in a thread of its own where there is a time limit."""
+        if self.seconds is None:
+            return judge_all(self.task, problems, completions)
+        with self.lock:
+            self.hanging = [t for t in self.hanging if t.is_alive()]
+            if len(self.hanging) >= MOST_HANGING:
+                raise TimeoutError(f"{len(self.hanging)} calls of the judge hang already, so no other one was started")
+        outcome: list[Any] = []
+
+        def call() -> None:
+            try:
+                outcome.append(judge_all(self.task, problems, completions))
+            except BaseException as error:  # raised again where the run waits, an interrupt or an exit too
+                outcome.append(error)
+
+        thread = threading.Thread(target=call, name="sdpo_lab judge", daemon=True)
+        thread.start()
+        thread.join(self.seconds)
+        if not outcome:
+            with self.lock:
+                self.hanging.append(thread)
+            raise TimeoutError(f"the judge was not done after seconds={self.seconds:g}; it goes on in the background")
+        if isinstance(outcome[0], BaseException):
+            raise outcome[0]
+        return outcome[0]
+
     def failed(self, problem: Problem, completion: str, error: Exception) -> Verdict:
         text = completion if len(completion) <= 200 else completion[:200] + f"... ({len(completion)} characters)"
-        what = f"the judge failed on problem {problem.id!r}, completion {text!r}: {type(error).__name__}: {error}"
+        what = f"the judge failed on problem {problem.id!r}, completion {text!r}: {said(error)}"
         if self.on_error == "raise":
             raise JudgeError(what + '. Make the judge return a reward for every text, or give on_error="zero"') from error
+        if sum(t.is_alive() for t in self.hanging) >= MOST_HANGING:
+            raise JudgeError(f"{MOST_HANGING} calls of the judge hang at once, so no more are started; {what}. Give the judge a time limit of its own") from error
         with self.lock:
             self.failures += 1
             count = self.failures
@@ -295,4 +339,11 @@ class Guard:
         return getattr(self.task, name)
 
     def __repr__(self) -> str:
-        return repr(self.task) if self.on_error == "raise" else f"Guard({self.task!r}, on_error='zero')"
+        settings = ("" if self.on_error == "raise" else ", on_error='zero'") + ("" if self.seconds is None else f", seconds={self.seconds:g}")
+        return f"Guard({self.task!r}{settings})" if settings else repr(self.task)
+
+
+def said(error: BaseException) -> str:
+    """What an exception says, on one line that a terminal may show: it may quote what a model wrote."""
+    text = printable(str(error))
+    return f"{type(error).__name__}: " + (text if len(text) <= 500 else f"{text[:500]}... ({len(text)} characters)")

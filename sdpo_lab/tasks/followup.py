@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sdpo_lab.errors import check_choice, check_range
-from sdpo_lab.tasks.base import Problem, Verdict
+from sdpo_lab.tasks.base import Problem, Verdict, check_problems_asked
 from sdpo_lab.tasks.readings import draw_convention, draw_different, is_test
 from sdpo_lab.tasks.toolcall.requests import CITIES, CURRENCIES, ITEMS, MONTHS, PEOPLE
 
@@ -162,20 +162,16 @@ class FollowUp:
     name = "followup"
 
     def __init__(self, seed: int = 0, *, base_accuracy: float = 0.1, feedback: int = 2, unrelated: float = 0.0) -> None:
-        check_range("seed", seed, int, 0, 2**31 - 1)
-        check_range("base_accuracy", base_accuracy, float, 0.01, 0.5)
-        check_choice("feedback", feedback, FEEDBACK)
-        check_range("unrelated", unrelated, float, 0, 1)
-        self.dials = dict(seed=seed, base_accuracy=base_accuracy, feedback=feedback, unrelated=unrelated)
-        self.convention = draw_convention(QUESTIONS, self.name, seed, base_accuracy)
+        self.dials = dict(seed=check_range("seed", seed, int, 0, 2**31 - 1), base_accuracy=check_range("base_accuracy", base_accuracy, float, 0.01, 0.5),
+                          feedback=check_choice("feedback", feedback, FEEDBACK), unrelated=check_range("unrelated", unrelated, float, 0, 1))
+        self.convention = draw_convention(QUESTIONS, self.name, self.dials["seed"], self.dials["base_accuracy"])
 
     def problems(self, n: int, split: str = "train", seed: int = 0) -> list[Problem]:
         """`n` different problems; the same arguments always give the same ones, and no prompt is in both splits.
 
         Raises ValueError when there are not so many.
         """
-        check_range("n", n, int, 1, 1_000_000)
-        check_choice("split", split, ("train", "test"))
+        check_problems_asked(n, split, seed)
         rng = random.Random(f"followup/{seed}/{split}")
         return draw_different(lambda: draw_problem(split, rng), n, split)
 

@@ -8,7 +8,7 @@ from statistics import fmean, median
 from typing import Any
 
 from sdpo_lab.config import SDPOConfig
-from sdpo_lab.errors import check_range
+from sdpo_lab.errors import check_kind, check_model, check_range
 from sdpo_lab.evaluation import wilson
 from sdpo_lab.reprompt import teacher_messages
 from sdpo_lab.rollouts import Rollout, group_rollouts, rollout
@@ -64,6 +64,8 @@ def preflight(model: Any, tokenizer: Any, task: Task, config: SDPOConfig | None 
     """
     from sdpo_lab.trainer import SDPOTrainer
 
+    check_model(model, tokenizer)
+    check_kind("config", config, (SDPOConfig, type(None)), "an SDPOConfig, or None for the preset 'laptop'")
     check_range("n", n, int, 1, 10_000)
     config = SDPOConfig.preset("laptop") if config is None else config
     if config.distillation_weight == 0:

@@ -19,8 +19,8 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
-from sdpo_lab.errors import check_choice, check_range, unknown_names
-from sdpo_lab.tasks.base import Problem, Verdict
+from sdpo_lab.errors import check_range, unknown_names
+from sdpo_lab.tasks.base import Problem, Verdict, check_problems_asked
 from sdpo_lab.tasks.readings import is_test
 
 PREFIX = "reasoning_gym:"
@@ -80,8 +80,7 @@ class ReasoningGym:
 
     def problems(self, n: int, split: str = "train", seed: int = 0) -> list[Problem]:
         """`n` different problems; the same arguments always give the same ones. Raises ValueError when there are not so many."""
-        check_range("n", n, int, 1, 1_000_000)
-        check_choice("split", split, ("train", "test"))
+        check_problems_asked(n, split, seed)
         if split == "test" and (n, seed) in self.test:
             return list(self.test[n, seed])
         found: dict[str, Problem] = {}
@@ -172,7 +171,7 @@ def names() -> list[str]:
 
 def extract(completion: str) -> str:
     """The inside of the last <answer>...</answer>, or all of it, stripped."""
-    inside = re.findall(r"<answer>(.*?)</answer>", completion, re.S)
+    inside = re.findall(r"<answer>(.*?)</answer>", completion[: completion.rfind("</answer>") + 9], re.S)  # behind the last end one looks in vain, and long
     return (inside[-1] if inside else completion).strip()
 
 

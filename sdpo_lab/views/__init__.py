@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-_WHERE = {"Dashboard": "dashboard", "LiveRun": "live", "Chart": "charts", "Line": "charts", "Bars": "charts", "compare": "charts", "smooth": "charts", "curve": "curves",
-          "TokenView": "tokens", "token_view": "tokens", "GroupView": "groups", "group_view": "groups", "Playground": "playground", "Blame": "blame"}
+_WHERE = {"Dashboard": "dashboard", "LiveRun": "live", "Chart": "charts", "Line": "charts", "Bars": "charts", "compare": "comparison", "smooth": "charts", "curve": "curves",
+          "TokenView": "tokens", "token_view": "tokens", "GroupView": "groups", "group_view": "groups", "Playground": "playground", "Blame": "blame", "Rewind": "rewind"}
 
 __all__ = sorted(_WHERE)
 

@@ -4,12 +4,10 @@ function render({ model, el }) {
   const root = make(el, "div", { hook: "sdpo-blame" });
   make(root, "p", { class: "ask" }, "Which tokens do you blame? Click them, or move with the arrow keys and press the space bar.");
   const row = make(root, "div", { class: "row", role: "group", "aria-label": "Tokens of the attempt; pressed means blamed" });
-  // keys pressed here are meant for here: JupyterLab would take them for its own commands
-  const keys = { type: "button", "data-lm-suppress-shortcuts": "" };
-  const buttons = labels.map((label, t) => make(row, "button", { ...keys, class: "token", tabindex: t ? -1 : 0, "data-position": t, "aria-label": name(t) }, label));
+  const buttons = labels.map((label, t) => make(row, "button", { type: "button", class: "token", tabindex: t ? -1 : 0, "data-position": t, "aria-label": name(t) }, label));
   const foot = make(root, "div", { class: "foot" });
   const said = make(foot, "span", { class: "said", "data-testid": "blame-said", role: "status", "aria-live": "polite" });
-  const none = make(foot, "button", { ...keys, class: "none", "data-testid": "blame-none" }, "Blame nothing");
+  const none = make(foot, "button", { type: "button", class: "none", "data-testid": "blame-none" }, "Blame nothing");
 
   function set(blamed) {
     model.set("blamed", blamed);

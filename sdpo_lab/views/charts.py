@@ -154,30 +154,3 @@ def wrap(title: str, parts: list[str], legend: str, note: str) -> str:
 def smooth(values: Sequence[float], window: int) -> list[float]:
     """Mean of the last `window` values at each place."""
     return [sum(values[max(0, i - window + 1): i + 1]) / len(values[max(0, i - window + 1): i + 1]) for i in range(len(values))]
-
-
-def compare(runs: Mapping[str, Any], metric: str = "success_fraction", window: int = 5, note: str = "") -> Chart:
-    """Training curves of named runs over steps: a History, a recorded run, or a list of them (mean over the steps all of them have, with lowest and
-    highest as band).
-
-    metric  a column of `History.to_frame()`; "success_fraction" is the share of attempts that are wholly right
-    window  steps to average over
-    """
-    if not isinstance(runs, Mapping) or not runs:
-        raise ValueError("runs must be a dictionary {name: history}, e.g. compare({'SDPO': trainer.history})")
-    lines = []
-    for name, group in runs.items():
-        group = group if isinstance(group, (list, tuple)) else [group]
-        rows = [run.rows if isinstance(run.rows, list) else run.rows() for run in group]
-        if not rows or not all(rows):
-            raise ValueError(f"{name!r} has no steps yet")
-        length = min(map(len, rows))
-        known = sorted({key for r in rows for row in r for key in row})
-        if metric not in known:
-            raise ValueError(f"no metric {metric!r}; there are {', '.join(known)}")
-        each = [smooth([math.nan if row.get(metric) is None else float(row[metric]) for row in r[:length]], window) for r in rows]
-        mean = [sum(v) / len(v) for v in zip(*each)]
-        band = ([min(v) for v in zip(*each)], [max(v) for v in zip(*each)]) if len(group) > 1 else ((), ())
-        lines.append(Line(f"{name}" + (f" ({len(group)} runs)" if len(group) > 1 else ""), [r["step"] for r in rows[0][:length]], mean, *band))
-    return Chart(f"{metric.replace('_', ' ')} over training steps", lines, "step", metric.replace("_", " "), (0, 1) if "fraction" in metric or metric == "reward" else None,
-                 note or f"mean over the last {window} steps; bands: lowest and highest run")

@@ -3,29 +3,45 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from sdpo_lab.views.charts import Chart, Line, smooth
+from sdpo_lab.views.knobs import told
 
-ACTIVE, TEACHER = "active_fraction", "teacher_accuracy"  # metrics drawn beside the reward where a history has them
+# metrics drawn beside the reward where a history has them; the last only where it has none of the others
+TEACHER, HELD_OUT, ACTIVE = "teacher_accuracy", "held_out_accuracy", "active_fraction"
 WINDOW = 5  # steps to average over
+MOST_POINTS = 500  # of a line
 
 
-def curve(history: Any, title: str = "") -> Chart:
-    """Mean reward by step (mean of the last 5), teacher accuracy and active fraction where known, and a mark at every change.
+def curve(history: Any, title: str = "", note: str = "") -> Chart:
+    """Mean reward by step (mean of the last 5), accuracies of teacher and student on test problems where they were measured, else the active
+    fraction, and a mark at every change.
 
-    A static picture: it needs no kernel to be seen again. Steps whose reward is not finite are left out.
+    A static picture: it needs no kernel to be seen again. Steps whose reward is not finite are left out; of long runs every line has 500 points.
     """
     records = [r for r in history.records if math.isfinite(r.reward)]
     steps = [r.step for r in records]
-    lines = [Line(f"mean reward, over {WINDOW} steps", steps, smooth([r.reward for r in records], WINDOW))]
-    for metric in (TEACHER, ACTIVE):
+    lines = [Line(f"mean reward, over {WINDOW} steps", *thin(steps, smooth([r.reward for r in records], WINDOW)))]
+    for metric in (TEACHER, HELD_OUT, ACTIVE):
         known = [(r.step, r.metrics[metric]) for r in records if math.isfinite(r.metrics.get(metric, math.nan))]
-        if known:
-            lines.append(Line(metric.replace("_", " "), *zip(*known)))
-    marks = {step: tell(fields) for step, fields in history.changes.items() if steps and step <= steps[-1]}
+        if known and (metric != ACTIVE or len(lines) == 1):
+            lines.append(Line(metric.replace("_", " "), *thin(*zip(*known)), points=len(known) < 40))
+    marks = {step: tell(told(fields)) for step, fields in history.changes.items() if steps and step <= steps[-1]}
     values = [v for line in lines for v in line.y]
-    return Chart(title or f"{len(history.records)} steps", lines, "step", y_range=(min([0.0, *values]), max([1.0, *values])), marks=marks)
+    return Chart(title or f"{len(history.records)} steps", lines, "step", y_range=(min([0.0, *values]), max([1.0, *values])), marks=marks, note=note)
+
+
+def thin(x: Sequence[float], y: Sequence[float], most: int = MOST_POINTS) -> tuple[list[float], list[float]]:
+    """At most about `most` of the points: of each stretch the lowest and the highest, so that no spike is lost, and always the last one."""
+    if len(x) <= most:
+        return list(x), list(y)
+    size, kept = math.ceil(2 * len(x) / most), {len(x) - 1}
+    for start in range(0, len(x), size):
+        places = range(start, min(start + size, len(x)))
+        kept |= {min(places, key=y.__getitem__), max(places, key=y.__getitem__)}
+    return [x[i] for i in sorted(kept)], [y[i] for i in sorted(kept)]
 
 
 def tell(fields: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""A dashboard for a training run: buttons, knobs, a live chart and the newest attempts, as one small widget.
+"""A dashboard for a training run: buttons, knobs, live charts and the newest attempts, as one small widget.
 
 The page asks ("what is new since record 12?") and is answered; the thread that trains never sends anything. So a sleeping
 tab costs nothing, no messages pile up, and the answer always has a live page behind it. The one exception: while `result()` keeps the
@@ -7,10 +7,11 @@ kernel busy, questions may not get through, so the waiting cell itself sends the
 
 from __future__ import annotations
 
-import collections
 import contextvars
 import math
+import threading
 import time
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -18,50 +19,76 @@ import anywidget
 import traitlets
 
 from sdpo_lab.errors import check_range
+from sdpo_lab.views import knobs
+from sdpo_lab.views.asides import STUDENT, TEACHER
 from sdpo_lab.views.charts import Chart
-from sdpo_lab.views.curves import ACTIVE, TEACHER, curve
+from sdpo_lab.views.curves import curve
 from sdpo_lab.views.live import ENDED, LiveRun
-from sdpo_lab.views.progress import describe
+from sdpo_lab.views.page import source
+from sdpo_lab.views.progress import CurvePicture, describe
+from sdpo_lab.views.worries import worries
 
-HERE = Path(__file__).parent
 MOST_POINTS = 500  # in one message; a page that has missed more asks again
 MOST_ATTEMPTS, MOST_CHARACTERS = 8, 2000
-RECENT = 200  # steps among which a fall of the reward is looked for
+PRESENT = 3.0  # seconds after its last question for which a page counts as there
 
-# field, label, lowest and highest value of the slider, may it be zero
-KNOBS = (("learning_rate", "Learning rate", 1e-6, 1e-1, False), ("teacher_update_rate", "Teacher rate", 1e-4, 1.0, True))
+# series of the charts: what the page calls it, and the metric of the record
+METRICS = {"held_out": STUDENT, "teacher": TEACHER, "active": "active_fraction", "entropy": "entropy", "length": "completion_length", "grad_norm": "grad_norm"}
+COLUMNS = ("step", "reward", "loss", *METRICS)
 
 
 class Dashboard(anywidget.AnyWidget):
     """Hold `steps` more steps of `trainer` in your hands.
 
+    evaluate_every, evaluate_n, folder  as in `LiveRun`: every so many steps student and teacher are measured on test problems, and the run saves
+                                        itself in `folder`
+    timeline                            a `Timeline` of this trainer: it watches every step, and the page can rewind
+    seconds_between_news                0.1 to 60, how often the page asks
+
     The cell that shows it returns at once. `result()` waits for the end and returns the history, with or without a page;
-    everything the page can do, `run` can do too: `dash.run.pause()`, `dash.run.set(learning_rate=1e-3)`.
-    `seconds_between_news` (0.1 to 60) is how often the page asks. Pause before another cell uses the model: it would meet
-    weights that change under it.
+    everything the page can do, `run` can do too: `dash.run.pause()`, `dash.run.set(learning_rate=1e-3)`, `dash.run.save()`.
+    Pause before another cell uses the model: it would meet weights that change under it.
     """
 
-    _esm = (HERE / "dashboard.js").read_text(encoding="utf-8")
-    _css = (HERE / "dashboard.css").read_text(encoding="utf-8")
+    _esm = source("dom.js", "chart.js", "strip.js", "rewind.js", "knobs.js", "attempts.js", "dashboard.js")
+    _css = source("dashboard.css", "rewind.css")
     setup = traitlets.Dict().tag(sync=True)  # what the page must know before the first answer arrives
 
-    def __init__(self, trainer: Any, steps: int = 60, seconds_between_news: float = 0.3) -> None:
+    def __init__(self, trainer: Any, steps: int = 60, seconds_between_news: float = 0.3, *, evaluate_every: int = 10, evaluate_n: int = 32,
+                 folder: str | Path | None = None, timeline: Any = None) -> None:
         check_range("seconds_between_news", seconds_between_news, float, 0.1, 60)
-        self.run = LiveRun(trainer, steps)
-        self.seconds_between_news = seconds_between_news
+        if timeline is not None and timeline.trainer is not trainer:
+            raise ValueError("timeline must be one of the same trainer: Timeline(trainer)")
+        self.run = LiveRun(trainer, steps, evaluate_every=evaluate_every, evaluate_n=evaluate_n, folder=folder, watchers=() if timeline is None else (timeline.watch,))
+        self.timeline, self.seconds_between_news = timeline, seconds_between_news
         self._pushed = 0  # index of the first record that no message has carried
         self._heard: tuple[float, contextvars.Context] | None = None  # when a page asked last, and on whose behalf we answered
-        super().__init__(setup={"interval": round(1000 * seconds_between_news), "first": self.run.first, "steps": steps,
-                                "knobs": knobs(trainer), "news": self.news(self.run.first)})
+        self._asked: list[tuple[dict[str, Any], Future]] = []  # what takes longer than an answer may: sent with the news that finds it done
+        self._asking = threading.Lock()
+        super().__init__(setup={"interval": round(1000 * seconds_between_news), "first": self.run.first, "steps": steps, "knobs": knobs.knobs(trainer),
+                                "rewind": timeline is not None, "columns": COLUMNS, "evaluate": evaluate_every, "news": self.news(self.run.first)})
         self.on_msg(self._on_message)
 
     def result(self) -> Any:
-        """Wait for the end of the run and return the history. Raises as `LiveRun.result` does."""
-        return self.run.result(every=self.seconds_between_news, meanwhile=self._push)
+        """Wait for the end of the run and return the history. Raises as `LiveRun.result` does.
+
+        In a notebook whose page does not answer, the curve so far is drawn here as a picture, at most once a second.
+        """
+        began, picture = time.monotonic(), CurvePicture(self.summary)
+
+        def meanwhile() -> None:
+            self._push()
+            heard = self._heard[0] if self._heard else -math.inf
+            if heard > began - PRESENT:  # there is a page; whether its questions get through while a cell waits depends on the kernel
+                picture.clear()
+            elif time.monotonic() - began > PRESENT:
+                picture.update(last=self.run.state in ENDED)
+
+        return self.run.result(every=self.seconds_between_news, meanwhile=meanwhile)
 
     def summary(self) -> Chart:
         """The curve so far as a picture that needs no kernel to be seen again."""
-        return curve(self.run.trainer.history, title=describe(self.run))
+        return curve(self.run.trainer.history, title=describe(self.run), note=" ".join(worries(self.run.trainer.history.records, self.run.trainer.config)))
 
     def __repr__(self) -> str:
         return f"Dashboard({describe(self.run)})"
@@ -69,23 +96,31 @@ class Dashboard(anywidget.AnyWidget):
     def news(self, since: int, seen: int = -1) -> dict[str, Any]:
         """What a page needs that has the records before `since` and shows the attempts of record `seen` - 1. JSON-able."""
         run, records = self.run, self.run.trainer.history.records
-        count = len(records)
+        count, config, saved = run.count, knobs.as_next(run), run.saved
         since = min(max(0, since), count)
-        news = {"kind": "news", "from": since, "next": min(count, since + MOST_POINTS), "count": count,
-                "points": [self._point(i, records[i]) for i in range(since, min(count, since + MOST_POINTS))],
-                "state": run.state, "done": run.done, "steps": run.steps, "seconds": run.seconds, "each": run.seconds_per_step,
-                "values": {name: finite(run.value(name)) for name, *_ in KNOBS if name in run.trainer.LIVE_FIELDS},
-                "pending": sorted(run.pending), "warnings": worries(records), "error": error_text(run.exception)}
+        until = min(count, since + MOST_POINTS)
+        warnings = worries(records[max(0, count - 200) : count], config)
+        if (saving := run.trainer.autosaves) and saving.trouble:
+            warnings.append(clean(f"The run could not be saved, and goes on: {saving.trouble}", 400))
+        news = {"kind": "news", "from": since, "next": until, "count": count, "points": [point(r) for r in records[since:until]],
+                "changes": self._changes(records[since:until]), "state": run.state, "done": run.done, "steps": run.steps, "seconds": run.seconds,
+                "each": run.seconds_per_step, "knobs": self._knobs(config), "warnings": warnings,
+                "error": error_text(run.exception), "saved": saved and [saved[0], clean(saved[1].resolve(), 400)],
+                "past": spans(self.timeline.steps) if self.timeline else []}
         if count and seen != count:
-            news["attempts"] = {"seen": count, **newest_attempts(records[-1])}
+            news["attempts"] = {"seen": count, **newest_attempts(records[count - 1])}
         return news
 
-    def _point(self, index: int, record: Any) -> dict[str, Any]:
-        metrics = record.metrics
-        changes = self.run.trainer.history.changes.get(record.step) or {}
-        return {"i": index, "step": record.step, "reward": finite(record.reward), "loss": finite(record.loss),
-                "teacher": finite(metrics.get(TEACHER)), "active": finite(metrics.get(ACTIVE)),
-                "changes": {clean(k, 60): finite(v) if isinstance(v, (int, float)) else clean(v, 60) for k, v in changes.items()}}
+    def _knobs(self, config: Any) -> dict[str, list[Any]]:
+        """{knob: [its value at the next step, does it wait for that, why it does nothing]}"""
+        names, waiting = [k["field"] for k in (self.setup.get("knobs") or knobs.knobs(self.run.trainer))], self.run.pending
+        return {name: [knobs.value_of(name, config), any(f in waiting for f in knobs.fields_of(name)), knobs.why_idle(name, config)] for name in names}
+
+    def _changes(self, records: list[Any]) -> dict[str, dict[str, Any]]:
+        """What took effect at the steps of these records; {"12": {"learning rate": 0.001}}."""
+        known = self.run.trainer.history.changes
+        return {str(r.step): {clean(f, 60).replace("_", " "): finite(v) if isinstance(v, (int, float)) else clean(v, 60) for f, v in knobs.told(known[r.step]).items()}
+                for r in records if r.step in known} if known else {}
 
     def _on_message(self, _widget: Any, message: Any, _buffers: Any) -> None:
         # may be called on any thread and at any moment: only leave wishes and read
@@ -100,67 +135,91 @@ class Dashboard(anywidget.AnyWidget):
         news = self.news(since, seen)
         self._pushed = news["next"]
         self.send({**news, "notice": notice})
+        self._send_what_is_done()
 
     def _obey(self, message: dict[str, Any]) -> None:
         wish = message.get("kind")
         if wish in ("start", "pause", "step", "stop"):
             getattr(self.run, wish)()
         elif wish == "set":
-            self.run.set(**{str(message.get("field")): message.get("value")})
+            self.run.set(**knobs.change(message.get("field"), message.get("value")))
+        elif wish == "save":
+            self._ask({"kind": "saved"}, self.run.save())
+        elif wish == "credit":
+            step, index = whole(message, "step"), whole(message, "index")
+            self._ask({"kind": "credit", "step": step, "index": index}, self.run.errand(lambda: self._credit(step, index)))
+        elif wish == "rewind" and self.timeline is not None:
+            step = whole(message, "step")
+            self._ask({"kind": "past", "step": step}, in_background(lambda: {"picture": self.timeline.picture(step)}))
+
+    def _ask(self, what: dict[str, Any], answer: Future) -> None:
+        with self._asking:
+            self._asked.append((what, answer))
+
+    def _credit(self, step: int, index: int) -> dict[str, Any]:
+        from sdpo_lab.pictures import picture
+        from sdpo_lab.views.asides import credit_of
+
+        return {"picture": picture(credit_of(self.run.trainer, step, index)), "after": len(self.run.trainer.history.records),
+                "teacher": self.run.trainer.teacher is not None}
+
+    def _send_what_is_done(self) -> None:
+        with self._asking:  # two messages may be handled at once
+            done = [entry for entry in self._asked if entry[1].done()]
+            self._asked = [entry for entry in self._asked if entry not in done]
+        for what, future in done:
+            error = future.exception()
+            found = future.result() if error is None else None
+            self.send({**what, **(found if isinstance(found, dict) else {}), "error": error_text(error)})
 
     def _push(self) -> None:
         """Called by the waiting cell. Silent while questions get through; until one ever has, each push carries all a new page needs."""
         asked, context = self._heard or (-math.inf, contextvars.copy_context())
         if time.monotonic() - asked < 1 + 2 * self.seconds_between_news and self.run.state not in ENDED:
             return
-        records = self.run.trainer.history.records
-        news = self.news(self._pushed if self._heard else max(0, len(records) - MOST_POINTS))
+        news = self.news(self._pushed if self._heard else max(0, self.run.count - MOST_POINTS))
         # Sent in the name of the page's last question: a kernel with subshells delivers the next click to the shell that sent last,
         # and the shell of the waiting cell would let it wait.
         context.copy().run(self.send, {**news, "cut": not self._heard, "pushed": True, "notice": ""})
         self._pushed = news["next"]
 
 
-def knobs(trainer: Any) -> list[dict[str, Any]]:
-    """The sliders' ranges, widened where the trainer's own value lies outside, and why one would do nothing."""
-    found = []
-    for name, label, low, high, zero in KNOBS:
-        if name in trainer.LIVE_FIELDS:
-            value = getattr(trainer.config, name)
-            bounds = {"low": min(low, value or low), "high": max(high, value)}
-            found.append({"field": name, "label": label, "zero": zero, "idle": why_idle(name, trainer.config), **bounds})
-    return found
+def in_background(work: Any) -> Future:
+    """What touches nothing of the live run, on a thread of its own."""
+    done: Future = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:  # the page is told
+            done.set_exception(error)
+
+    threading.Thread(target=run, daemon=True, name="sdpo_lab-rewind").start()
+    return done
 
 
-def why_idle(field: str, config: Any) -> str:
-    """In words, why moving a knob changes nothing in this configuration; "" when it does."""
-    if field != "teacher_update_rate":
-        return ""
-    if getattr(config, "distillation_weight", 1) == 0:
-        return "GRPO has no teacher"
-    kind = getattr(config, "teacher_model_kind", "ema")
-    return "" if kind == "ema" else f"a {kind} teacher has no rate"
+def point(record: Any) -> list[float | None]:
+    """A record in the order of `COLUMNS`, to five digits; None where it has no number."""
+    return [record.step, digits(record.reward), digits(record.loss), *(digits(record.metrics.get(name)) for name in METRICS.values())]
 
 
-def worries(records: list[Any]) -> list[str]:
-    """What somebody who watches should know of the newest step, in words."""
-    if not records:
-        return []
-    newest, words = records[-1], []
-    if newest.metrics.get(ACTIVE) == 0:
-        reasons = collections.Counter(r.why for r in newest.rollouts if getattr(r, "why", ""))
-        nothing = not any(r.feedback or (r.reward or 0) > 0 for r in newest.rollouts)
-        words.append("No success and no feedback in this batch: nothing to learn from." if nothing or not reasons else
-                     f"No attempt of this batch took part in the update: {reasons.most_common(1)[0][0]}.")
-    elif not math.isfinite(newest.loss):
-        words.append("The loss of this step was not a number; the update was skipped.")
-    rewards = [r.reward for r in records[-RECENT:]]
-    if len(rewards) >= 10:
-        best, now = max(sum(rewards[i:i + 5]) / 5 for i in range(len(rewards) - 4)), sum(rewards[-5:]) / 5
-        if now < best - 0.25:
-            words.append(f"The reward has fallen from {best:.2f} to {now:.2f} (means of 5 steps): a smaller learning rate "
-                         "or a slower teacher usually helps.")
-    return words
+def spans(steps: list[int]) -> list[list[int]]:
+    """Steps as [first, last, by]: as many as there are gaps, since nearly all follow each other."""
+    found: list[list[int]] = []
+    for s in steps:
+        if found and found[-1][2] == 0:
+            found[-1][1:] = [s, s - found[-1][0]]
+        elif found and s - found[-1][1] == found[-1][2]:
+            found[-1][1] = s
+        else:
+            found.append([s, s, 0])
+    return [[a, b, by or 1] for a, b, by in found]
+
+
+def whole(message: dict[str, Any], name: str) -> int:
+    value = message.get(name)
+    check_range(name, value, int, 0, 10**9)
+    return value
 
 
 def newest_attempts(record: Any) -> dict[str, Any]:
@@ -182,6 +241,10 @@ def clean(text: Any, most: int = MOST_CHARACTERS) -> str:
     text = str(text)
     cut = text[:most] + (f" … (+{len(text) - most} characters)" if len(text) > most else "")
     return cut.encode("utf-8", "replace").decode("utf-8")
+
+
+def digits(value: Any) -> float | None:
+    return float(f"{value:.5g}") if isinstance(value, (int, float)) and math.isfinite(value) else None
 
 
 def finite(value: Any) -> Any:

@@ -1,54 +1,78 @@
-"""A training run that can be started, paused, single-stepped, changed and stopped while it runs.
+"""A training run that can be started, paused, single-stepped, changed, measured, saved and stopped while it runs.
 
-The trainer works on a thread of its own and knows nothing of it; whoever calls `start`, `pause`, `set` ... only leaves a wish,
+The trainer works on a thread of its own and knows nothing of it; whoever calls `start`, `pause`, `set`, `save` ... only leaves a wish,
 which the thread reads between two steps. So every call returns at once, and no two threads are ever inside the trainer.
 Nothing here imports a widget library.
 """
 
 from __future__ import annotations
 
-import atexit
-import sys
+import contextlib
+import math
 import threading
 import time
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from sdpo_lab.errors import check_range, unknown_names
+from sdpo_lab.views import asides
 from sdpo_lab.views.progress import ProgressLine
+from sdpo_lab.views.worker import Worker
 
-RESTING = ("ready", "paused", "finished", "stopped", "failed")  # states in which nothing is being computed
+KEPT = 2  # checkpoints of a run's folder
 ENDED = ("finished", "stopped", "failed")
 
 _drivers: weakref.WeakValueDictionary[int, LiveRun] = weakref.WeakValueDictionary()  # id(trainer) -> the run that drives it
 _claiming = threading.Lock()
 
 
-class LiveRun:
+class LiveRun(Worker):
     """`steps` more steps of `trainer`, under live control.
 
     `state` is one of "ready", "running", "pausing", "paused", "stopping", "finished", "stopped", "failed". "pausing" and
     "stopping" last until the step in hand is over. A run that has ended stays so; another `LiveRun(trainer, steps)` goes on
     from there. A trainer is driven by one LiveRun at a time: a second one raises RuntimeError.
+
+    evaluate_every  steps between two measurements on test problems, 0 for none: `asides.measure` fills in "held_out_accuracy" and, with a
+                    teacher, "teacher_accuracy" among the metrics of the step's record. The last step is measured too. Neither weights nor run change
+    evaluate_n      problems of a measurement, 1 to 10,000
+    folder          where `save` saves, and where the run saves itself by time (`trainer.autosave`) and at its end; None: only when asked
+    watchers        called on the working thread, with None before this run's first step and with the record of each step when all of it is known
+
+    A watcher or measurement that raises ends the run as "failed"; the step it followed counts.
     """
 
-    def __init__(self, trainer: Any, steps: int = 60) -> None:
+    def __init__(self, trainer: Any, steps: int = 60, *, evaluate_every: int = 0, evaluate_n: int = 32, folder: str | Path | None = None,
+                 watchers: Iterable[Callable[[Any], None]] = ()) -> None:
+        super().__init__()
         check_range("steps", steps, int, 1, 10**9)
+        check_range("evaluate_every", evaluate_every, int, 0, 10**9)
+        check_range("evaluate_n", evaluate_n, int, 1, 10_000)
         self.trainer, self.steps = trainer, steps
+        self.evaluate_every, self.evaluate_n, self.watchers = evaluate_every, evaluate_n, tuple(watchers)
+        for watcher in self.watchers:
+            if not callable(watcher):
+                raise TypeError(f"watchers must be functions of one record; got {watcher!r}")
+        self.folder = None if folder is None else Path(folder)
         self.first = len(trainer.history.records)  #: records the trainer already had
         self.done = 0  #: steps this run has taken
         self.exception: BaseException | None = None  #: what ended a failed run
         self._traceback: TracebackType | None = None
-        self._changed = threading.Condition(threading.RLock())
-        self._thread: threading.Thread | None = None  # exists only while steps are being taken
         self._wish, self._owed = "pause", 0  # "run", "pause" or "stop"; single steps still to take
         self._started, self._end = False, ""  # the end is one of ENDED
+        self._inside: int | None = None  # records before the step in hand; None between steps
+        self._watching = False  # the watchers have been called with None
         self._pending: dict[str, Any] = {}
         self._busy, self._step_began, self._recent = 0.0, None, []
         self._refuse_second_driver()
+        if self.folder is not None:
+            trainer.autosave(self.folder, keep=KEPT)  # here, where a folder that cannot be used is an error of the caller
+        self._last_save = self.folder is None  # done, or not wanted
 
     # what a hand may do; each call returns at once
 
@@ -89,14 +113,34 @@ class LiveRun:
                 self.trainer.config.replace(live=True, **together)
             self._pending = together
 
+    def save(self, folder: str | Path | None = None) -> Future:
+        """Save the whole run at the next boundary, at once when the run rests; the result is the checkpoint's path, or what went wrong.
+
+        `folder`, else the run's own, else "sdpo_run-" and the time in the working directory. A save that fails does not end the run.
+        """
+        with self._changed:
+            where = self.folder = Path(folder or self.folder or time.strftime("sdpo_run-%Y%m%d-%H%M%S"))
+        return self.errand(lambda: self.trainer.save(where, keep=KEPT))
+
+    def credit_of(self, step: int, index: int) -> Future:
+        """The `Credit` of attempt `index` of step `step`, scored at the next boundary by the weights of that moment; see `asides.credit_of`."""
+        return self.errand(lambda: asides.credit_of(self.trainer, step, index))
+
     # what anyone may read at any time
 
     @property
     def state(self) -> str:
         with self._changed:
-            if self._end or self._thread is None:
+            resting = self._thread is None or (self._wish == "pause" and not self._owed and self._inside is None)
+            if self._end or resting:
                 return self._end or ("paused" if self._started else "ready")
             return {"run": "running", "pause": "pausing", "stop": "stopping"}[self._wish]
+
+    @property
+    def count(self) -> int:
+        """Records of the trainer that are whole: their measurements are in, their watchers have seen them."""
+        with self._changed:
+            return len(self.trainer.history.records) if self._inside is None else self._inside
 
     @property
     def pending(self) -> dict[str, Any]:
@@ -110,8 +154,15 @@ class LiveRun:
             return self._pending.get(field, getattr(self.trainer.config, field))
 
     @property
+    def saved(self) -> tuple[int, Path] | None:
+        """(after how many steps of the trainer, in which folder) the run was saved last, by hand or by time."""
+        folder = self.folder
+        known = self.trainer.folders.get(folder.resolve()) if folder is not None else None
+        return (known.steps, folder) if known is not None and known.steps else None
+
+    @property
     def seconds(self) -> float:
-        """Time spent in steps; pauses do not count."""
+        """Time spent in steps and what belongs to them; pauses do not count."""
         with self._changed:
             return self._busy + (time.monotonic() - self._step_began if self._step_began else 0.0)
 
@@ -124,11 +175,6 @@ class LiveRun:
     def records_since(self, index: int) -> list[Any]:
         """Records of the trainer's history from `index` on, earlier runs included."""
         return self.trainer.history.records[max(0, index):]
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait until nothing is being computed; False when that took more than `timeout` seconds."""
-        with self._changed:
-            return self._changed.wait_for(lambda: self._thread is None, timeout)
 
     def result(self, *, every: float = 0.3, progress: bool = True, meanwhile: Callable[[], None] | None = None) -> Any:
         """Wait until the run has ended and return `trainer.history`.
@@ -194,71 +240,83 @@ class LiveRun:
                 self._refuse_second_driver()
                 _drivers[id(self.trainer)] = self
             self._started, self._wish, self._owed = True, wish, self._owed + owed if wish == "pause" else 0
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._work, args=(torch_threads(),), daemon=True, name="sdpo_lab-live-run")
-                self._thread.start()
+            self._work_on()
 
-    def _work(self, threads: int | None) -> None:
-        if threads is not None and torch_threads() != threads:
-            sys.modules["torch"].set_num_threads(threads)  # fewer here than elsewhere would change speed and rounding
-        while self._may_step():
-            try:
-                self.trainer.step()
-            except BaseException as error:  # whatever it is, the reader must see it; a silent thread would look like a hang
-                self._after_step(error)
-            else:
-                self._after_step()
-
-    def _may_step(self) -> bool:
-        """At a boundary: decide, apply what was changed, and note the time. False ends the thread."""
+    def _next(self) -> Callable[[], None] | None:
+        """At a boundary: what to do now. None ends the thread."""
         with self._changed:
+            if errand := self._next_errand():
+                return errand
             if self._end or self._wish == "stop" or self.done >= self.steps:
+                if self._started and not self._last_save and self._end != "failed":  # of a step cut short nothing is saved
+                    self._last_save = True
+                    return self._save_the_end
                 self._finish(self._end or ("finished" if self.done >= self.steps else "stopped"))
             elif self._wish == "run" or self._owed:
                 self._owed -= self._wish != "run"
-                try:
-                    if self._pending:
-                        self.trainer.apply(**self._pending)
-                        self._pending = {}
-                except BaseException as error:
-                    self.exception, self._traceback = error, error.__traceback__
-                    self._finish("failed")
-                    return False
-                self._step_began = time.monotonic()
-                return True
+                self._inside, self._step_began = len(self.trainer.history.records), time.monotonic()
+                return self._step
             else:
-                self._thread = None
-                self._changed.notify_all()
-            return False
+                self._rest()
+            return None
 
-    def _after_step(self, error: BaseException | None = None) -> None:
+    def _step(self) -> None:
+        before, error = self.done, None
+        number = self._inside + 1
+        try:
+            if pending := self.pending:
+                self.trainer.apply(**pending)
+                with self._changed:  # what was chosen meanwhile waits for the next boundary
+                    self._pending = {field: v for field, v in self._pending.items() if (field, v) not in pending.items()}
+            if not self._watching:
+                self._watching = True
+                for watcher in self.watchers:
+                    watcher(None)
+            measured = self.evaluate_every and (number % self.evaluate_every == 0 or self.done + 1 == self.steps)
+            with unsaved(self.trainer) if measured else contextlib.nullcontext():
+                record = self.trainer.step()
+                self.done += 1
+                if measured:
+                    record.metrics.update(asides.measure(self.trainer, self.evaluate_n))
+            for watcher in self.watchers:
+                watcher(record)
+        except BaseException as caught:  # whatever it is, the reader must see it; a silent thread would look like a hang
+            error = caught
         with self._changed:
             took = time.monotonic() - self._step_began
-            self._busy, self._step_began = self._busy + took, None
-            if error is None:
-                self.done += 1
+            self._busy, self._step_began, self._inside = self._busy + took, None, None
+            if self.done > before:
                 self._recent = [*self._recent[-9:], took]
-            else:
-                self.exception, self._traceback, self._end = error, error.__traceback__, "failed"
+            if error is not None:
+                self._fail(error)
             self._changed.notify_all()
+
+    def _save_the_end(self) -> None:
+        try:
+            if self.trainer.autosaves:
+                self.trainer.autosaves.last = -math.inf  # due now
+                self.trainer.autosave_if_due()
+        except BaseException as error:
+            with self._changed:
+                self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        self.exception, self._traceback, self._end = error, error.__traceback__, "failed"
 
     def _finish(self, end: str) -> None:
         """Called with the lock held; frees the trainer for another run."""
-        self._end, self._thread, self._pending = end, None, {}
+        self._end, self._pending = end, {}
         if _drivers.get(id(self.trainer)) is self:
             del _drivers[id(self.trainer)]
-        self._changed.notify_all()
+        self._rest()
 
 
-def torch_threads() -> int | None:
-    """Threads torch would use in the calling thread; None where torch is not loaded."""
-    torch = sys.modules.get("torch")
-    return torch.get_num_threads() if torch else None
-
-
-@atexit.register
-def _rest_before_exit() -> None:
-    """A thread inside torch while the interpreter shuts down can crash it; two seconds are enough for most steps."""
-    for run in list(_drivers.values()):
-        run.stop()
-        run.wait(2.0)
+@contextlib.contextmanager
+def unsaved(trainer: Any) -> Iterator[None]:
+    """A step inside saves itself when this is over: a line of the saved history is written once, and what is measured after the step belongs there."""
+    trainer.autosaves, held = None, trainer.autosaves
+    try:
+        yield
+    finally:
+        trainer.autosaves = held
+    trainer.autosave_if_due()

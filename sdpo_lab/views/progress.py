@@ -1,13 +1,16 @@
-"""One line of text that tells how far a run is: redrawn in place in a notebook and a terminal, printed now and then elsewhere."""
+"""One line of text that tells how far a run is: redrawn in place in a notebook and a terminal, printed now and then elsewhere. And, in a
+notebook whose page cannot be reached, a picture."""
 
 from __future__ import annotations
 
 import math
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 SECONDS_BETWEEN = {"notebook": 0.3, "terminal": 0.3, "file": 10.0}
+SECONDS_BETWEEN_PICTURES = 1.0
 
 
 class ProgressLine:
@@ -40,13 +43,40 @@ class ProgressLine:
             print(text, flush=True)
 
     def _redraw(self, text: str) -> None:
-        from IPython.display import display
+        self.handle = redraw(self.handle, {"text/plain": text})
 
-        bundle = {"text/plain": text}
-        if self.handle is None:
-            self.handle = display(bundle, raw=True, display_id=True)
-        else:
-            self.handle.update(bundle, raw=True)
+
+class CurvePicture:
+    """A picture below a cell that waits, drawn again in place at most once a second; outside a notebook nothing.
+
+    `draw()` gives something with a `_repr_html_`. Static HTML in one display, which every front end can show while a cell runs.
+    """
+
+    def __init__(self, draw: Callable[[], Any]) -> None:
+        self.draw, self.handle, self.drawn_at = draw, None, -math.inf
+
+    def update(self, last: bool = False) -> None:
+        now = time.monotonic()
+        if in_notebook() and (last or now - self.drawn_at >= SECONDS_BETWEEN_PICTURES):
+            chart = self.draw()
+            self.handle = redraw(self.handle, {"text/html": chart._repr_html_(), "text/plain": repr(chart)})
+            self.drawn_at = time.monotonic()
+
+    def clear(self) -> None:
+        """Take the picture away, if there is one: the page has answered and draws its own."""
+        if self.handle is not None:
+            self.handle = redraw(self.handle, {"text/plain": "(the curve is in the dashboard)"})
+            self.handle = None
+
+
+def redraw(handle: Any, bundle: dict[str, str]) -> Any:
+    """Show `bundle` in the place of `handle`, or in a new one; returns the handle."""
+    from IPython.display import display
+
+    if handle is None:
+        return display(bundle, raw=True, display_id=True)
+    handle.update(bundle, raw=True)
+    return handle
 
 
 def describe(run: Any) -> str:

@@ -27,8 +27,9 @@ SETTINGS = {
 
 
 @contextlib.contextmanager
-def server(folder: Path, root: Path) -> Iterator[str]:
-    """Start JupyterLab on the notebooks of `folder`; yields its address with `{}` in the place of the path. `root` holds the package."""
+def server(folder: Path, root: Path, **more: str) -> Iterator[str]:
+    """Start JupyterLab on the notebooks of `folder`; yields its address with `{}` in the place of the path. `root` holds the package; `more` is
+    put into its environment."""
     home = folder / ".jupyter"
     for name, value in SETTINGS.items():
         path = home / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
@@ -41,7 +42,7 @@ def server(folder: Path, root: Path) -> Iterator[str]:
     environment = {**os.environ, "JUPYTER_CONFIG_DIR": str(home / "config"), "JUPYTER_DATA_DIR": str(home / "data"),
                    "JUPYTER_RUNTIME_DIR": str(home / "runtime"), "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
                    "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"), "IPYTHONDIR": str(home / "ipython"),
-                   "PYTHONPATH": os.pathsep.join(p for p in (str(root), os.environ.get("PYTHONPATH", "")) if p)}
+                   "PYTHONPATH": os.pathsep.join(p for p in (str(root), os.environ.get("PYTHONPATH", "")) if p), **more}
     with open(folder / "jupyterlab.log", "wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}", "--ServerApp.port_retries=0",
@@ -71,10 +72,10 @@ def wait_for(address: str, process: subprocess.Popen, log: Path, seconds: float 
             time.sleep(0.3)
 
 
-def write(folder: Path, name: str, *cells: str) -> int:
-    """A notebook of these code cells in `folder`; how many there are."""
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c, id=f"c{i}") for i, c in enumerate(cells)])
-    notebook.metadata.kernelspec = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+def write(folder: Path, name: str, *cells: str, kernel: str = "python3") -> int:
+    """A notebook of these code cells in `folder`, for `kernel`; how many there are."""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c.strip(), id=f"c{i}") for i, c in enumerate(cells)])
+    notebook.metadata.kernelspec = {"display_name": kernel, "language": "python", "name": kernel}
     nbformat.write(notebook, folder / name)
     return len(cells)
 
@@ -121,6 +122,13 @@ class Notebook:
         """Wait until no cell has a star."""
         self.page.wait_for_function(
             "() => ![...document.querySelectorAll('.jp-Notebook .jp-InputPrompt')].some((e) => e.textContent.includes('*'))", timeout=1000 * seconds)
+
+    def interrupt(self) -> None:
+        self.page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.interrupt()")
+
+    def restart(self) -> None:
+        """A new kernel in the place of the old one, without a question."""
+        self.page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()")
 
     def output(self, cell: int) -> str:
         return self.page.locator(".jp-Notebook .jp-Cell").nth(cell).locator(".jp-Cell-outputArea").inner_text()

@@ -143,7 +143,7 @@ def test_editing_what_the_teacher_is_shown(jupyter, page, shots, root):
     assert seen["the real feedback"] == (real, "") and seen["nothing"] == ("", "")
     assert seen["another problem's feedback"][0] not in ("", real) and seen["unrelated feedback"][0] not in ("", real)
     problem = play["question"].inner_text()
-    assert seen["the answer itself"] == ("", next(task.solution(p) for p in task.problems(6) if p.messages[-1]["content"] == problem.replace("↵", "")))
+    assert seen["the answer itself"] == ("", next(task.solution(p) for p in task.problems(6) if p.messages[-1]["content"] == problem.replace("⏎", "")))
     play.preset("nonsense").click()
     play.settle()
     assert play["feedback-badge"].is_visible()
@@ -209,7 +209,7 @@ def test_hostile_texts_and_a_judge_that_breaks(jupyter, page, shots):
     book.run_to(1)
     play, other = Play(page), Play(page, 1)
     assert play["unknown"].is_visible() and play["feedback-badge"].is_hidden()
-    assert play["question"].inner_text() == "0 <img src=x onerror='window.hacked = 1'>↵\n\\u202eend<|im_end|>"
+    assert play["question"].inner_text() == "0 <img src=x onerror='window.hacked = 1'>⏎\n\\u202eend<|im_end|>"
     play["feedback"].fill("<script>window.hacked = 2</script>{{</style>\u202eabc")
     play.settle()
     assert play["feedback"].input_value() == "<script>window.hacked = 2</script>{{</style>\u202eabc"

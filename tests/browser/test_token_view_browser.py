@@ -18,6 +18,7 @@ import sdpo_lab as lab
 from sdpo_lab.rollouts import Rollout
 from sdpo_lab.tasks.base import Problem, Verdict
 from sdpo_lab.views.groups import group_view
+from sdpo_lab.views.page import source
 from sdpo_lab.views.tokens import document, token_view, visible
 from tests.browser.jupyterlab import Notebook, server, write
 from tests.core.conftest import tiny_original  # noqa: F401
@@ -289,7 +290,7 @@ def test_without_scripts_there_is_the_coloured_text(view, browser, tmp_path, sho
 
 
 def test_update_select_and_destroy(view, tiny_original, open_page, root):  # noqa: F811
-    script, style = ((root / "sdpo_lab" / "views" / f"token_view.{kind}").read_text(encoding="utf-8") for kind in ("js", "css"))
+    script, style = source("dom.js", "token_view.js"), source("token_view.css")
     page = open_page(f"<!DOCTYPE html><meta charset=utf-8><style>{style}</style><div id=here></div><script>{script}</script>")
     other = token_view(scored(tiny_original, TEXTS[0] + "!", 9), color_by="student").data
     page.evaluate("""([data]) => {
@@ -323,7 +324,7 @@ def test_a_long_attempt_is_drawn_at_once(tiny_original, open_page, root):  # noq
     for name, values in list(a.items()):  # on to 512 tokens
         if isinstance(values, list) and len(values) == len(short.tokens):
             a[name] = (values * 2)[:512]
-    script, style = ((root / "sdpo_lab" / "views" / f"token_view.{kind}").read_text(encoding="utf-8") for kind in ("js", "css"))
+    script, style = source("dom.js", "token_view.js"), source("token_view.css")
     page = open_page(f"<!DOCTYPE html><meta charset=utf-8><style>{style}</style><div id=here></div><script>{script}</script>")
     times = page.evaluate("""([data]) => [0, 1, 2, 3, 4].map(() => {
         const began = performance.now();

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import threading
 import time
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -28,13 +30,34 @@ class FakeTrainer:
         self.rewards = rewards
         self.gate: threading.Event | None = None  # a step waits here for the test
         self.inside, self.most_inside, self.threads, self.rates = 0, 0, set(), []
+        self.lock = threading.RLock()
+        self.saves: list[tuple[str, int]] = []  # (where, after how many steps)
+        self.folders: dict[Path, Any] = {}
+        self.autosaves: Any = None
 
     def apply(self, **fields: Any) -> None:
         if not fields:
             return
         unknown_names("a running trainer's live fields", fields, list(self.LIVE_FIELDS))
-        self.config = self.config.replace(**fields)
+        self.config = self.config.replace(live=True, **fields)
         self.history.changes.setdefault(len(self.history) + 1, {}).update(fields)
+
+    def autosave(self, folder: Any, seconds: float = 30.0, keep: int = 2) -> None:
+        self.autosaves = SimpleNamespace(folder=folder, seconds=seconds, last=time.monotonic(), trouble="")
+
+    def autosave_if_due(self) -> None:
+        if self.autosaves and time.monotonic() - self.autosaves.last >= self.autosaves.seconds:
+            self.save(self.autosaves.folder)
+            self.autosaves.last = time.monotonic()
+
+    def save(self, folder: Any, overwrite: bool = False, keep: int | None = 1) -> Path:
+        self.inside += 1
+        self.most_inside = max(self.most_inside, self.inside)
+        time.sleep(self.seconds)
+        self.inside -= 1
+        self.saves.append((str(folder), len(self.history)))
+        self.folders[Path(folder).resolve()] = SimpleNamespace(steps=len(self.history))
+        return Path(folder) / f"checkpoint-{len(self.history):06d}"
 
     def step(self) -> StepRecord:
         self.inside += 1
@@ -53,6 +76,7 @@ class FakeTrainer:
             rollouts = [Rollout(problem, i, self.text, [1], reward=float(i % 2), feedback="" if i % 2 else self.feedback, active=True) for i in range(8)]
             record = StepRecord(number, reward, 0.1, dict(self.metrics), rollouts, self.seconds)
             self.history.records.append(record)
+            self.autosave_if_due()
             return record
         finally:
             self.inside -= 1

@@ -13,6 +13,7 @@ import torch
 import sdpo_lab as lab
 from sdpo_lab.rollouts import Rollout
 from sdpo_lab.views import playground
+from sdpo_lab.views.page import source
 from sdpo_lab.views.playground import KEPT, MOST_CHARACTERS, Playground
 from sdpo_lab.what_if import PRESETS
 from tests.core.conftest import tiny, tiny_original  # noqa: F401  a random model
@@ -214,7 +215,7 @@ def test_its_styles_leave_the_token_view_alone():
     """Both have rules for classes; a name in both would meet where one stands in the other. Marks of right and wrong are always `.mark.good` here."""
     folder = Path(playground.__file__).parent
     ours, theirs = (set(re.findall(r"\.([a-z][a-z-]+)", re.sub(r"/\*.*?\*/", "", (folder / name).read_text()))) for name in ("playground.css", "token_view.css"))
-    assert ours & theirs <= {"sdpo-tokens", "vscode-dark", "vscode-light", "good", "bad"}
+    assert ours & theirs <= {"sdpo-tokens", "vscode-dark", "vscode-light", "good", "bad", "code"} and ".sdpo-play .code:not(.sdpo-tokens .code)" in source("playground.css")
 
 
 def test_a_problem_and_an_attempt_of_ones_own(build, tiny):  # noqa: F811

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sdpo_lab.errors import check_choice, check_range
-from sdpo_lab.tasks.base import Problem, Verdict
+from sdpo_lab.tasks.base import Problem, Verdict, check_problems_asked
 from sdpo_lab.tasks.readings import draw_convention, draw_different, is_test
 from sdpo_lab.tasks.sandbox import Program, Sandbox
 from sdpo_lab.tasks.tinycode import judge as judging
@@ -38,21 +38,17 @@ class TinyCode:
     name = "tinycode"
 
     def __init__(self, seed: int = 0, *, base_accuracy: float = 0.05, feedback: int = 2, seconds: float = 1.0, allow_weak: bool = False) -> None:
-        check_range("seed", seed, int, 0, 2**31 - 1)
-        check_range("base_accuracy", base_accuracy, float, 0.01, 0.5)
-        check_choice("feedback", feedback, FEEDBACK)
-        check_range("seconds", seconds, float, 0.05, 60)
-        check_choice("allow_weak", allow_weak, (False, True))
-        self.dials = dict(seed=seed, base_accuracy=base_accuracy, feedback=feedback, seconds=seconds, allow_weak=allow_weak)
-        self.convention = draw_convention(QUESTIONS, self.name, seed, base_accuracy)
+        self.dials = dict(seed=check_range("seed", seed, int, 0, 2**31 - 1), base_accuracy=check_range("base_accuracy", base_accuracy, float, 0.01, 0.5),
+                          feedback=check_choice("feedback", feedback, FEEDBACK), seconds=check_range("seconds", seconds, float, 0.05, 60),
+                          allow_weak=check_choice("allow_weak", allow_weak, (False, True)))
+        self.convention = draw_convention(QUESTIONS, self.name, self.dials["seed"], self.dials["base_accuracy"])
 
     def problems(self, n: int, split: str = "train", seed: int = 0) -> list[Problem]:
         """`n` different problems; the same arguments always give the same ones, and no prompt is in both splits.
 
         Raises ValueError when there are not so many.
         """
-        check_range("n", n, int, 1, 1_000_000)
-        check_choice("split", split, ("train", "test"))
+        check_problems_asked(n, split, seed)
         rng = random.Random(f"tinycode/{seed}/{split}")
         return draw_different(lambda: draw_problem(split, rng), n, split)
 

@@ -6,7 +6,7 @@ import random
 from typing import TYPE_CHECKING, Any
 
 from sdpo_lab.errors import check_choice, check_range
-from sdpo_lab.tasks.base import Problem, Verdict
+from sdpo_lab.tasks.base import Problem, Verdict, check_problems_asked
 from sdpo_lab.tasks.toolcall import judge as judging
 from sdpo_lab.tasks.toolcall.requests import draw_problem, write_call
 from sdpo_lab.tasks.toolcall.world import BY_NAME, NOVELTY, draw_convention
@@ -38,14 +38,10 @@ class ToolCall:
 
     def __init__(self, seed: int = 0, *, base_accuracy: float = 0.05, calls: int = 1, feedback: int = 2, reward: str = "exact",
                  novelty: str = "seen") -> None:
-        check_range("seed", seed, int, 0, 2**31 - 1)
-        check_range("base_accuracy", base_accuracy, float, 0.01, 0.5)
-        check_range("calls", calls, int, 1, 8)
-        check_choice("feedback", feedback, FEEDBACK)
-        check_choice("reward", reward, ("exact", "fraction"))
-        check_choice("novelty", novelty, NOVELTY)
-        self.dials = dict(seed=seed, base_accuracy=base_accuracy, calls=calls, feedback=feedback, reward=reward, novelty=novelty)
-        self.convention = draw_convention(seed, base_accuracy, novelty)
+        self.dials = dict(seed=check_range("seed", seed, int, 0, 2**31 - 1), base_accuracy=check_range("base_accuracy", base_accuracy, float, 0.01, 0.5),
+                          calls=check_range("calls", calls, int, 1, 8), feedback=check_choice("feedback", feedback, FEEDBACK),
+                          reward=check_choice("reward", reward, ("exact", "fraction")), novelty=check_choice("novelty", novelty, NOVELTY))
+        self.convention = draw_convention(self.dials["seed"], self.dials["base_accuracy"], novelty)
         self.tools = tuple(BY_NAME[name] for name in self.convention)
 
     def problems(self, n: int, split: str = "train", seed: int = 0) -> list[Problem]:
@@ -53,8 +49,7 @@ class ToolCall:
 
         Raises ValueError when there are not so many.
         """
-        check_range("n", n, int, 1, 1_000_000)
-        check_choice("split", split, ("train", "test"))
+        check_problems_asked(n, split, seed)
         rng, found, repeats = random.Random(f"toolcall/{seed}/{split}"), {}, 0
         while len(found) < n:
             problem = draw_problem(self.tools, self.dials["calls"], split, rng)

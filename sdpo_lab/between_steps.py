@@ -1,0 +1,140 @@
+"""What is done with a trainer between its steps: take many of them, evaluate, save, go on another day, export."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from sdpo_lab import checkpoints
+from sdpo_lab.errors import check_choice, check_kind, check_range
+from sdpo_lab.evaluation import Evaluation, evaluate_problems, evaluate_teacher
+from sdpo_lab.records import History, StepRecord
+from sdpo_lab.run_folder import RunFolder
+from sdpo_lab.tasks.base import Task, draw_problems
+
+if TYPE_CHECKING:
+    from sdpo_lab.trainer import SDPOTrainer
+
+
+@dataclass
+class Autosave:
+    """Where and how often a trainer saves itself."""
+
+    folder: Path
+    seconds: float  #: between the end of one save and the first step boundary at which the next is due
+    keep: int | None
+    last: float  #: time.monotonic() of the last save or try
+    trouble: str = ""  #: why the last try failed; "" when it did not
+
+
+class BetweenSteps:
+    """The part of `SDPOTrainer` that no step passes through, but for `autosave_if_due` at its end."""
+
+    def __init__(self) -> None:
+        self.folders: dict[Path, RunFolder] = {}  # those it saved to, or was resumed from
+        self.autosaves: Autosave | None = None
+
+    def __iter__(self: SDPOTrainer) -> Iterator[StepRecord]:
+        while True:
+            yield self.step()
+
+    def train(self: SDPOTrainer, steps: int, changes: dict[int, dict[str, Any]] | None = None, progress: bool = True,
+              folder: str | Path | None = None) -> History:
+        """`steps` more steps with a progress bar; `changes={step: {field: value}}` replays what a hand did on the dashboard.
+
+        `folder` turns `autosave` on, with its defaults. Where it is on, the last step too is saved before this returns.
+        """
+        from tqdm.auto import tqdm
+
+        check_range("steps", steps, int, 0, 10**9)
+        check_choice("progress", progress, (False, True))
+        check_kind("changes", changes or {}, dict, "a dictionary {step: {field: value}}, as history.changes is")
+        for fields in (changes or {}).values():
+            check_kind("changes", fields, dict, "a dictionary {step: {field: value}}, as history.changes is")
+        if folder is not None:
+            self.autosave(folder)
+        bar = tqdm(range(steps), disable=not progress, unit="step")
+        for _ in bar:
+            self.apply(**(changes or {}).get(len(self.history) + 1, {}))
+            record = self.step()
+            bar.set_postfix_str(f"reward {record.reward:.2f}")
+        if self.autosaves:
+            self.save(self.autosaves.folder, keep=self.autosaves.keep)
+        return self.history
+
+    def evaluate(self: SDPOTrainer, n: int = 1024, split: str = "test", seed: int = 0, role: str = "student") -> Evaluation:
+        """Accuracy on `n` problems of `split`; see `Evaluation`. The weights stay as they are.
+
+        role="teacher": how often the self-teacher itself is right. Groups are sampled from the student and reprompted
+        as in training; then the teacher writes a fresh answer in the place of each attempt, also of those it is shown
+        nothing for, `n` answers in all.
+        """
+        check_range("n", n, int, 1, 10**6)
+        check_choice("split", split, ("train", "test"))
+        check_choice("role", role, ("student", "teacher"))
+        if role == "teacher" and not self.teacher:
+            raise ValueError("role='teacher': this run has no teacher, since distillation_weight=0 is GRPO")
+        c = self.config
+        settings = dict(threshold=c.success_reward_threshold, max_completion_length=c.max_completion_length, seed=seed, split=split, role=role)
+        with self.lock:
+            if role == "teacher":
+                return evaluate_teacher(self.teacher, self.tokenizer, self.task, n, c, settings)
+            return evaluate_problems(self.model, self.tokenizer, self.task, draw_problems(self.task, n, split, seed), **settings)
+
+    def save(self: SDPOTrainer, folder: str | Path, overwrite: bool = False, keep: int | None = 1) -> Path:
+        """Save the whole run as it is after its last step, and keep the newest `keep` of its checkpoints (None: all); returns the new one's folder.
+
+        `SDPOTrainer.resume(folder)` goes on exactly where it was. A save that fails or is killed leaves the last checkpoint whole, and
+        takes nothing from this trainer; saving to several folders is fine. Raises ValueError for a folder that holds something else, another
+        run, or a later part of this one (unless `overwrite`), and OSError with the cause when the disk does not take it; see `checkpoints.save`.
+        """
+        with self.lock:
+            return checkpoints.save(self, folder, overwrite, keep)
+
+    def autosave(self: SDPOTrainer, folder: str | Path | None, seconds: float = 30.0, keep: int | None = 2) -> None:
+        """From now on end each step with a save to `folder` when `seconds` (0: always) have passed since the last one; None turns it off.
+
+        So a killed process loses the steps since then, at most: each save is of a whole step, on the thread that steps. It is also due when attempts
+        that were never saved would fall out of `History.keep_attempts`. A disk that does not take it (full, read-only, gone) is a warning
+        with the cause, also in `autosaves.trouble`; the run goes on, and the next try is `seconds` later. Raises ValueError at once for a folder that
+        cannot be this run's, as `save` does, and TypeError or ValueError for seconds and keep out of range.
+        """
+        if folder is None:
+            self.autosaves = None
+            return
+        check_range("seconds", seconds, float, 0, 10**9)
+        checkpoints.check_keep(keep)
+        with self.lock:
+            checkpoints.run_of(self, folder).claim(overwrite=False)
+            self.autosaves = Autosave(checkpoints.as_path(folder), seconds, keep, time.monotonic())
+
+    def autosave_if_due(self: SDPOTrainer) -> None:
+        a, most = self.autosaves, self.history.keep_attempts
+        if a is None or time.monotonic() - a.last < a.seconds and (most is None or len(self.history) - checkpoints.run_of(self, a.folder).steps < most):
+            return
+        try:
+            self.save(a.folder, keep=a.keep)
+            a.trouble = ""
+        except OSError as error:
+            a.trouble = str(error)
+            warnings.warn(f"step {len(self.history)} could not be saved, the run goes on: {error}", RuntimeWarning, stacklevel=3)
+        a.last = time.monotonic()
+
+    @classmethod
+    def resume(cls, folder: str | Path, task: Task | None = None, device: str | None = None, step: int | None = None) -> Self:
+        """The trainer as it was saved last, or at `step`: its next step is the one that would have come next, bit for bit on the same machine.
+
+        Student, teacher, optimiser, history and counters, config and task are as they were; the times in `StepRecord.seconds` alone are not repeated.
+        `task` for a task of your own, `device` to go on elsewhere. Nothing is used before its checksum was compared, and only safetensors and JSON are read.
+        Raises ValueError for what is damaged, missing, of another format or model, and says what can be had of the run; see `checkpoints.resume`.
+        """
+        return checkpoints.resume(cls, folder, task, device, step)
+
+    def save_pretrained(self: SDPOTrainer, folder: str | Path, merge: bool = False) -> None:
+        """Export the student alone, for `AutoModelForCausalLM` or peft; with `merge` a LoRA adapter is added into the weights."""
+        with self.lock:
+            checkpoints.save_pretrained(self, folder, merge)

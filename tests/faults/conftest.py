@@ -1,0 +1,28 @@
+"""The core's random model of 40 thousand weights, and disks that are full or cannot be written."""
+
+import subprocess
+
+import pytest
+
+from tests.core.conftest import on_one_thread, tiny, tiny_original  # noqa: F401
+
+
+@pytest.fixture
+def mount(tmp_path):
+    """mount(options): a folder that is a file system of its own. Skips where mounting is not allowed."""
+    mounted = []
+
+    def make(options: str):
+        folder = tmp_path / f"disk{len(mounted)}"
+        folder.mkdir()
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
+        mounted.append(folder)
+        return folder
+
+    try:
+        yield make
+    finally:
+        for folder in mounted:
+            subprocess.run(["umount", str(folder)], check=True)

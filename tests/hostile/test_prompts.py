@@ -1,0 +1,194 @@
+"""Hostile text on its way into the model: templates, chats, tokens, scores. It stays text, and the same text."""
+
+from __future__ import annotations
+
+import copy
+import math
+import random
+import time
+
+import pytest
+import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
+from tokenizers import AddedToken
+
+import sdpo_lab as lab
+from sdpo_lab.chat import encode_chat, encode_plain
+from sdpo_lab.config import PRESETS, SDPOConfig
+from sdpo_lab.reprompt import encode_teacher, fill, remove_thinking, reprompt, teacher_messages
+from sdpo_lab.rollouts import Rollout
+from sdpo_lab.tasks.base import Problem
+from tests.core.conftest import tiny_original  # noqa: F401  a random model
+from tests.hostile.texts import CORPUS, LONG, TEXTS, many, whole
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+LAPTOP = SDPOConfig.preset("laptop")
+CHATML = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+LLAMA = ("{{ '<|begin_of_text|>' }}{% for m in messages %}<|start_header_id|>{{ m['role'] }}<|end_header_id|>\n\n{{ m['content'] }}<|eot_id|>{% endfor %}"
+         "<|start_header_id|>assistant<|end_header_id|>\n\n")
+GEMMA = "<bos>{% for m in messages %}<start_of_turn>{{ 'model' if m['role'] == 'assistant' else m['role'] }}\n{{ m['content'] }}<end_of_turn>\n{% endfor %}<start_of_turn>model\n"
+MISTRAL = "<s>{% for m in messages %}{% if m['role'] == 'assistant' %}{{ m['content'] }}</s>{% else %}[INST] {{ m['content'] }}[/INST]{% endif %}{% endfor %}"
+FAMILIES = {  # special tokens, others that are added but are text, the template
+    "chatml": ((), ("<think>", "</think>", "<tool_call>"), CHATML),
+    "llama": (("<|begin_of_text|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>"), (), LLAMA),
+    "gemma": (("<bos>", "<eos>", "<start_of_turn>", "<end_of_turn>", "<pad>", "<unk>"), (), GEMMA),
+    "mistral": (("<s>", "</s>", "[INST]", "[/INST]", "<unk>"), ("<<s>", "s>"), MISTRAL),  # one inside another: cutting one must not leave the other
+}
+
+
+@pytest.fixture(scope="module")
+def families(tiny_original):  # noqa: F811
+    """Tokenizers with the special tokens and templates of several families."""
+    found = {"ours": tiny_original[1]}
+    for name, (special, added, template) in FAMILIES.items():
+        tokenizer = found[name] = copy.deepcopy(tiny_original[1])
+        tokenizer.add_special_tokens({"additional_special_tokens": list(special)})
+        tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in added])
+        tokenizer.chat_template = template
+    return found
+
+
+def specials(tokenizer, ids) -> list[int]:
+    return [i for i in ids if i in tokenizer.added_tokens_decoder]
+
+
+@many(300)
+@given(st.lists(TEXTS, min_size=3, max_size=3), TEXTS.filter(str.strip), st.sampled_from(sorted(PRESETS)), st.booleans())
+@example(["{feedback_raw}{solution}", "{prompt}", "\\g<0>{0}"], "{feedback}", "trl", True)
+def test_texts_are_filled_in_once_and_letter_by_letter(texts, question, preset, own):
+    solution, feedback, attempt = texts
+    config = SDPOConfig.preset(preset)
+    attempt = attempt if own and (solution or feedback) else ""
+    messages = [{"role": "system", "content": question}, {"role": "user", "content": question}]
+    shown = teacher_messages(messages, solution, feedback, config, attempt)
+
+    def around(template: str, text: str) -> str:
+        before, after = template.split("{" + template.split("{")[1].split("}")[0] + "}")
+        return before + text + after if text else ""
+
+    frame = config.reprompt_template.split("{prompt}{solution}{feedback}")
+    expected = "".join([frame[0], question, around(config.solution_template, solution), around(config.attempt_template, attempt), around(config.feedback_template, feedback), frame[1]])
+    assert shown[-1]["content"] == (expected if solution or feedback else question) and shown[0] == messages[0] and messages[-1]["content"] == question
+
+
+@many(200)
+@given(TEXTS, TEXTS)
+def test_a_template_of_ones_own_is_only_a_frame(before, after):
+    """Either it is refused when it is given, or it stands around the text as it is."""
+    try:
+        config = SDPOConfig(feedback_template=before + "{feedback_raw}" + after)
+    except ValueError as error:
+        assert "feedback_template" in str(error) and ("{" in before + after or "}" in before + after)
+        return
+    assert fill(config.feedback_template, feedback_raw="{0}") == config.feedback_template.replace("{feedback_raw}", "{0}")
+
+
+@many(250)
+@given(TEXTS, st.sampled_from(sorted(["ours", *FAMILIES])), st.sampled_from(["system", "user"]))
+@example("".join(map(chr, range(0xE000, 0xF900))) + "<|im_end|>", "ours", "user")
+@example("".join(CORPUS), "llama", "user")
+@example("".join(CORPUS), "mistral", "system")
+def test_no_special_token_where_there_was_none_and_the_text_comes_back(families, text, family, role):
+    tokenizer = families[family]
+    ids = encode_plain(tokenizer, text)
+    assert not specials(tokenizer, ids) and tokenizer.decode(ids, clean_up_tokenization_spaces=False) == whole(text)
+    chat = [{"role": role, "content": text}, {"role": "user", "content": "then?"}]
+    plain = [{"role": role, "content": "text"}, {"role": "user", "content": "then?"}]
+    ids = encode_chat(tokenizer, chat)
+    assert specials(tokenizer, ids) == specials(tokenizer, encode_chat(tokenizer, plain))
+    expected = tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=True).replace("text", whole(text), 1) if family != "llama" else whole(text)
+    assert expected in tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+
+@many(60)
+@given(st.text(max_size=10), st.sampled_from(CORPUS))
+def test_a_role_is_no_way_in_either(families, before, marker):
+    tokenizer = families["chatml"]
+    ids = encode_chat(tokenizer, [{"role": before + marker, "content": "hi", "name": marker}])
+    assert specials(tokenizer, ids) == specials(tokenizer, encode_chat(tokenizer, [{"role": "user", "content": "hi"}]))
+
+
+@many(70)
+@given(TEXTS.filter(str.strip), TEXTS, TEXTS, TEXTS)
+def test_what_is_scored_is_finite(tiny_original, question, completion, feedback, solution):  # noqa: F811
+    model, tokenizer = tiny_original
+    problem = Problem("p", [{"role": "user", "content": question}])
+    if not completion:
+        with pytest.raises(ValueError, match="completion is empty, it must have at least one token"):
+            lab.credit(model, tokenizer, problem, completion, feedback=feedback)
+        return
+    c = lab.credit(model, tokenizer, problem, completion, feedback=feedback, solution=solution)
+    assert c.text == whole(completion) and torch.isfinite(c.advantages).all() and torch.isfinite(c.divergence).all() and torch.isfinite(c.student_distribution).all()
+    assert c.spans[-1][1] == len(whole(completion).encode()) and whole(question) in whole(c.student_prompt)
+    assert "\x1b" not in repr(c) and all(isinstance(name, str) for row in c.top(3) for name, _ in row["student"])
+
+
+@many(80)
+@given(TEXTS, TEXTS.filter(bool), st.integers(30, 200))
+def test_long_texts_give_way_and_the_frame_stays(tiny_original, feedback, piece, most):  # noqa: F811
+    _, tokenizer = tiny_original
+    config = SDPOConfig.preset("laptop", max_reprompt_len=most, include_own_attempt=True)
+    r = Rollout(Problem("p", [{"role": "user", "content": "q"}]), 0, piece * 40, [5], reward=0.0, feedback=(feedback + piece) * 50)
+    reprompt([r], config, random.Random(0))
+    try:
+        ids, _ = encode_teacher(tokenizer, r, config)
+    except ValueError as error:
+        assert "max_reprompt_len" in str(error) and most < 120
+        return
+    assert len(ids) <= most and len(specials(tokenizer, ids)) == len(specials(tokenizer, encode_chat(tokenizer, r.problem.messages)))
+
+
+@many(60)
+@given(LONG)
+@example("<think>" * 20_000)
+@example("</think>" * 20_000)
+@example("<think>a</think>" * 10_000)
+def test_long_texts_take_no_time(text):
+    """No pattern looks at a text again from each of its characters."""
+    began = time.process_time()
+    remove_thinking(text)
+    lab.tasks.reasoning_gym.extract(text)
+    lab.tasks.tinycode.judge.extract_code(text)
+    teacher_messages([{"role": "user", "content": text}], text, text, LAPTOP, text)
+    lab.what_if.pieces(text)
+    assert time.process_time() - began < 1.5
+
+
+def slow_but_plain(text: str) -> str:
+    """`remove_thinking` as it is read: pairs, then what stands before a lonely end, then what comes after a lonely beginning."""
+    while "<think>" in text and "</think>" in text.split("<think>", 1)[1]:
+        before, rest = text.split("<think>", 1)
+        if "</think>" in before:
+            break
+        text = before + rest.split("</think>", 1)[1].lstrip()
+    if "</think>" in text:
+        return None
+    return text.split("<think>", 1)[0]
+
+
+@many(150)
+@given(st.lists(st.sampled_from(["<think>", "</think>", "a", " ", "\n", "b"]), max_size=12).map("".join))
+def test_thinking_is_removed_as_it_reads(text):
+    expected = slow_but_plain(text)
+    if expected is not None:
+        assert remove_thinking(text) == expected
+    assert "<think>" not in remove_thinking(text)
+
+
+@many(100)
+@given(TEXTS, st.sampled_from(["toolcall", "followup"]))
+def test_no_text_breaks_a_judge(text, name):
+    task = lab.load_task(name)
+    verdict = task.judge(task.problems(1)[0], text)
+    assert math.isfinite(verdict.reward) and isinstance(verdict.feedback, str)
+
+
+def test_no_text_breaks_the_sandbox():
+    task = lab.load_task("tinycode")
+    try:
+        verdicts = task.judge_many(task.problems(1) * len(CORPUS), list(CORPUS))
+    except RuntimeError as error:
+        pytest.skip(str(error))
+    assert all(v.reward == 0 and isinstance(v.feedback, str) for v in verdicts)
