@@ -142,12 +142,26 @@ def each_float(value: Any, change: Callable[[float], Any]) -> Any:
 
 
 def to_json(value: Any) -> str:
-    """One line, all of it ASCII; a number that JSON lacks becomes {"not finite": "nan"}. Raises ValueError for what is neither."""
+    """One line, all of it ASCII; a number that JSON lacks becomes {"not finite": "nan"}, and a dictionary that looks like that has its value in a list.
+    Raises ValueError for what is neither."""
+    def tidy(v: Any) -> Any:
+        if isinstance(v, dict):
+            return {k: [tidy(x)] if set(v) == {"not finite"} else tidy(x) for k, x in v.items()}
+        if isinstance(v, (list, tuple)):
+            return [tidy(x) for x in v]
+        return {"not finite": repr(v)} if isinstance(v, float) and not math.isfinite(v) else v
+
     try:
-        return json.dumps(each_float(value, lambda x: x if math.isfinite(x) else {"not finite": repr(x)}), allow_nan=False)
+        return json.dumps(tidy(value), allow_nan=False)
     except TypeError as error:
         raise ValueError(f"a run is saved as JSON, and this is none: {error}. Problem.data, a task's dials and its state_dict() must be JSON-able") from error
 
 
 def from_json(text: str) -> Any:
-    return json.loads(text, object_hook=lambda d: float(d["not finite"]) if set(d) == {"not finite"} and d["not finite"] in ("nan", "inf", "-inf") else d)
+    def read(d: dict[str, Any]) -> Any:
+        if set(d) != {"not finite"}:
+            return d
+        found = d["not finite"]
+        return {"not finite": found[0]} if isinstance(found, list) else float(found)
+
+    return json.loads(text, object_hook=read)

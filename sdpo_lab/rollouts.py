@@ -56,7 +56,7 @@ def group_rollouts(rollouts: list[Rollout]) -> list[list[Rollout]]:
     for r in rollouts:
         groups.setdefault(r.problem.id, []).append(r)
     if not groups or [id(r) for g in groups.values() for r in g] != [id(r) for r in rollouts]:
-        raise ValueError("rollouts must be one or more whole groups, attempts at the same problem side by side")
+        raise ValueError(f"rollouts must be one or more whole groups, attempts at the same problem side by side; got {len(rollouts)}")
     for problem_id, g in groups.items():
         if len({r.index for r in g}) < len(g):
             raise ValueError(f"two rollouts of problem {problem_id!r} have the same index; number the attempts at a problem from 0, and give every "

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from sdpo_lab.credit import credit
-from sdpo_lab.errors import check_range
+from sdpo_lab.errors import check_kind, check_range, shown
 from sdpo_lab.pictures import MOST_CHARACTERS, MOST_TOKENS, clean, picture
 from sdpo_lab.records import StepRecord
 from sdpo_lab.rollouts import Rollout
@@ -56,6 +56,9 @@ class Timeline:
 
     def __init__(self, trainer: Any, probe: Rollout | tuple[Problem, Any, str] | None = None, folder: str | Path | None = None, every: int = 10,
                  max_megabytes: float = 200) -> None:
+        if not callable(getattr(trainer, "step", None)) or not hasattr(trainer, "history"):
+            raise TypeError(f"trainer must be an SDPOTrainer, got {shown(trainer)}")
+        check_kind("folder", folder, (str, Path, type(None)), "a folder's path, or None for a temporary one")
         check_range("every", every, int, 1, 10**6)
         check_range("max_megabytes", max_megabytes, float, 0.1, 10**7)
         if folder is not None and (Path(folder).is_file() or Path(folder).is_dir() and any(Path(folder).iterdir())):

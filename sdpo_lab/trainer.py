@@ -239,7 +239,7 @@ class SDPOTrainer(BetweenSteps):
             completions, at, teacher = [r.completion_ids for r in rows], [place[id(r)] for r in rows], None
             hidden = completion_hidden(self.model, [prompts[r.problem.id] for r in rows], completions, c.bf16)
             if self.teacher and rows[0].shown:
-                teacher_prompts, short = zip(*(encode_teacher(self.tokenizer, r, c) for r in rows))
+                teacher_prompts, short = zip(*(encode_teacher(self.tokenizer, r, c, getattr(self.model.config, "max_position_embeddings", None)) for r in rows))
                 teacher, shortened = self.teacher.read(teacher_prompts, completions, c.temperature, c.bf16), shortened + sum(short)
             tokens = Tokens.of(rows, torch.cat([weights[i, : len(x)] for i, x in zip(at, completions)]), advantages[at], old, hidden)
             total += backward(c, hidden, student, teacher, tokens, self.vocabulary).item()

@@ -1,4 +1,7 @@
-"""Make the shipped models from nothing: `python -m small_models.make`. Seeded, resumable; some two hours on 2 cores for all of them, by estimate.
+"""Make the shipped models from nothing: `python -m small_models.make`. Seeded, resumable.
+
+On 2 cores about an hour for the three smaller ones (measured on one core with other work beside it: `lab-1m` 48 minutes, `lab-300k` 21), and two to three more
+for `lab-3m`, by what its steps take.
 
 One tokenizer (byte-level BPE on the documents themselves), Qwen3 models of three sizes with random weights, next-token training on the answers of
 the same small-world documents (`documents.py`), export in half precision, and the measured cards (`card.py`).

@@ -146,7 +146,6 @@ class Row:
     bad: dict[str, list]
     free: dict[str, str] = dataclasses.field(default_factory=dict)
     names: dict[str, str] = dataclasses.field(default_factory=dict)  #: parameter -> how the message names it
-    waits_for: dict[str, str] = dataclasses.field(default_factory=dict)  #: parameter -> file in which the check is still to be made
 
 
 def given(function, **arguments):
@@ -191,6 +190,8 @@ PUBLIC: dict[str, Row] = {
     "teacher_attempts": Row(given(lab.teacher_attempts, **M, problem=QUESTION, config=lambda x: small()),
                             dict(**T, problem=PROBLEM, n=ints(1, 4096), **SHOWN, config=CONFIG, temperature=floats(0, 100), seed=ints(0, 2**63 - 1)),
                             {"teacher": ANY_TEACHER, "task": "it judges, when there is one"}, {"n": "n", "temperature": "temperature"}),
+    "Timeline": Row(lambda x: (lab.Timeline, dict(trainer=x.trainer)), dict(trainer=[None, "run", 3, {}], probe=[3, "x", [1], {}], folder=[3, b"x", Path(__file__)], every=ints(1, 10**6),
+                                                                          max_megabytes=floats(0.1, 10**7))),
     # losses
     "losses.divergence": Row(given(lab.losses.divergence, **BOTH, alpha=1.0), dict(student=TENSOR[:-2], teacher=TENSOR, alpha=floats(0, 1))),
     "losses.kl": Row(given(lab.losses.kl, a=DISTRIBUTION, b=DISTRIBUTION), dict(a=TENSOR[:-2], b=TENSOR)),
@@ -225,7 +226,7 @@ PUBLIC: dict[str, Row] = {
     "SDPOTrainer.train": Row(given(lambda x: x.trainer.train, steps=1, progress=False), dict(steps=ints(0, 10**9), changes=[3, "x", [1], {1: 3}], progress=FLAG),
                              {"folder": "as of save"}),
     "SDPOTrainer.apply": Row(given(lambda x: x.trainer.apply), {}, {"fields": "test_live_fields"}),
-    "SDPOTrainer.step": Row(given(lambda x: x.trainer.step), dict(rollouts=[3, "x", [], ["x"], [None]]), waits_for={"rollouts": "trainer.py"}),
+    "SDPOTrainer.step": Row(given(lambda x: x.trainer.step), dict(rollouts=[3, "x", [], ["x"], [None]])),
     "SDPOTrainer.evaluate": Row(given(lambda x: x.trainer.evaluate, n=1), dict(n=ints(1, 10**6), split=SPLIT, seed=ints(0, 2**63 - 1), role=CHOICE)),
     "SDPOTrainer.save": Row(given(lambda x: x.trainer.save, folder=lambda x: x.folder / "run"), dict(folder=[None, 3, b"x"], keep=optional(ints(1)), overwrite=FLAG)),
     "SDPOTrainer.save_pretrained": Row(given(lambda x: x.trainer.save_pretrained, folder=lambda x: x.folder / "model"), dict(folder=[None, 3, b"x"], merge=FLAG)),
@@ -271,12 +272,10 @@ def test_every_parameter_has_a_row(name, one):
     parameters = set(inspect.signature(function).parameters)
     rows = set(row.bad) | set(row.free)
     assert parameters - rows == set(), f"the row of {name} lacks {', '.join(sorted(parameters - rows))}"
-    assert set(row.waits_for) <= set(row.bad) and set(arguments) <= parameters
+    assert set(arguments) <= parameters
 
 
-ROWS = [pytest.param(name, parameter, id=f"{name}-{parameter}",
-                     marks=[pytest.mark.xfail(strict=True, reason=f"the check belongs into {row.waits_for[parameter]}")] if parameter in row.waits_for else [])
-        for name, row in PUBLIC.items() for parameter in row.bad]
+ROWS = [pytest.param(name, parameter, id=f"{name}-{parameter}") for name, row in PUBLIC.items() for parameter in row.bad]
 
 
 @pytest.mark.parametrize("name, parameter", ROWS)
@@ -355,11 +354,6 @@ DRAWN = {"Bars", "Chart", "Line", "TokenView", "GroupView"}
 VIEWS = {"token_view": ["credits", "titles", "color_by", "scale", "k"], "group_view": ["model", "tokenizer", "rollouts", "config", "k"], "compare": ["runs"],
          "Dashboard": ["trainer", "steps", "seconds_between_news", "evaluate_every", "evaluate_n"], "LiveRun": ["trainer", "steps", "evaluate_every", "evaluate_n", "watchers"],
          "Playground": ["model", "tokenizer", "task", "problem", "config", "seed", "problems"], "Blame": ["tokens", "blamed"], "Rewind": ["timeline"], "smooth": ["window"], "curve": ["history"]}
-#: Checks that are still to be made: {(view, parameter): file}.
-VIEWS_WAIT = {**{("token_view", p): "tokens.py" for p in ("credits", "color_by")}, **{("group_view", p): "groups.py" for p in ("rollouts", "config")}, ("compare", "runs"): "comparison.py",
-              ("Dashboard", "trainer"): "live.py", ("LiveRun", "trainer"): "live.py", ("LiveRun", "watchers"): "live.py",
-              **{("Playground", p): "playground.py" for p in ("model", "task", "problem", "config")},
-              ("Blame", "tokens"): "blame.py", ("smooth", "window"): "charts.py", ("curve", "history"): "curves.py"}
 
 
 @pytest.fixture(scope="module")
@@ -373,9 +367,7 @@ def test_every_view_has_a_row(drawn):
     assert {name: list(row.bad) for name, row in drawn.items()} == VIEWS
 
 
-@pytest.mark.parametrize("name, parameter", [
-    pytest.param(name, parameter, marks=[pytest.mark.xfail(strict=True, reason=f"the check belongs into views/{VIEWS_WAIT[name, parameter]}")] if (name, parameter) in VIEWS_WAIT else [])
-    for name, parameters in VIEWS.items() for parameter in parameters])
+@pytest.mark.parametrize("name, parameter", [(name, parameter) for name, parameters in VIEWS.items() for parameter in parameters])
 def test_views(name, parameter, drawn, one):
     function, arguments = drawn[name].good(one)
     parameters = inspect.signature(function).parameters

@@ -43,7 +43,7 @@ class Blame(anywidget.AnyWidget):
     blamed = traitlets.List().tag(sync=True)  # `positions` says what may be in it
 
     def __init__(self, tokens: Sequence[str], blamed: Sequence[int] = ()) -> None:
-        if isinstance(tokens, str) or not all(isinstance(t, str) for t in tokens):
+        if not isinstance(tokens, (list, tuple)) or not all(isinstance(t, str) for t in tokens):
             raise TypeError(f"tokens must be a list of strings, such as lab.credit(...).tokens; got {tokens!r:.80}")
         if not 1 <= len(tokens) <= MOST_TOKENS:
             raise ValueError(f"tokens must be 1 to {MOST_TOKENS}; got {len(tokens)}")

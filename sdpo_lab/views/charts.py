@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from sdpo_lab.errors import check_range, printable
+
 #: Okabe and Ito's colour-blind-safe palette, the darker ones first.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 DASHES = ("", "6 3", "2 3", "8 3 2 3", "4 4", "1 4")  # series differ without colour too
@@ -66,7 +68,7 @@ class Chart:
                 parts += [f'<circle cx="{px(a):.1f}" cy="{py(b):.1f}" r="3.2" fill="{colour}"/>' for a, b in zip(line.x, line.y) if math.isfinite(b)]
         legend = "".join(
             f'<span style="margin-right:1.2em;white-space:nowrap"><svg width="30" height="8" aria-hidden="true"><line x1="0" x2="30" y1="4" y2="4" '
-            f'stroke="{COLOURS[i % len(COLOURS)]}" stroke-width="2.2" stroke-dasharray="{DASHES[i % len(DASHES)]}"/></svg> {html.escape(line.name)}</span>'
+            f'stroke="{COLOURS[i % len(COLOURS)]}" stroke-width="2.2" stroke-dasharray="{DASHES[i % len(DASHES)]}"/></svg> {escape(line.name)}</span>'
             for i, line in enumerate(self.lines))
         marks = [(letter(i), x, words) for i, (x, words) in enumerate(sorted(self.marks.items())) if x0 <= x <= x1]
         for name, x, _ in marks:
@@ -83,12 +85,12 @@ class Chart:
         for i, line in enumerate(self.lines):
             error = dict(type="data", symmetric=False, array=[h - y for h, y in zip(line.high, line.y)],
                          arrayminus=[y - low for low, y in zip(line.low, line.y)]) if line.low else None
-            figure.add_scatter(x=list(line.x), y=list(line.y), name=html.escape(line.name), line=dict(color=COLOURS[i % len(COLOURS)]), error_y=error)
+            figure.add_scatter(x=list(line.x), y=list(line.y), name=escape(line.name), line=dict(color=COLOURS[i % len(COLOURS)]), error_y=error)
         return figure
 
     def __repr__(self) -> str:
         ends = "; ".join(f"{line.name}: {line.y[0]:.2f} to {line.y[-1]:.2f}" for line in self.lines if len(line.y))
-        return f"{self.title} ({ends})"
+        return printable(f"{self.title} ({ends})")
 
 
 @dataclass
@@ -106,17 +108,22 @@ class Bars:
         scale = 72 / max(top - bottom, 1e-9)  # percent of the room for one unit; the rest is for the numbers
         rows = []  # no table: notebooks style those in their own way
         for i, (name, value) in enumerate(self.values.items()):
-            colour = html.escape(self.colour, quote=True) or COLOURS[i % len(COLOURS)]
+            colour = escape(self.colour, quote=True) or COLOURS[i % len(COLOURS)]
             before = scale * (min(value, 0.0) - bottom)
             rows.append(
-                f'<div style="display:flex;align-items:center;padding:2px 0"><div style="flex:0 0 42%;text-align:right;padding-right:8px">{html.escape(name)}</div>'
+                f'<div style="display:flex;align-items:center;padding:2px 0"><div style="flex:0 0 42%;text-align:right;padding-right:8px">{escape(name)}</div>'
                 f'<div style="flex:1 1 auto;white-space:nowrap"><div style="display:inline-block;vertical-align:middle;height:1.1em;min-width:1px;'
-                f'margin-left:{before:.2f}%;width:{scale * abs(value):.2f}%;background:{colour}"></div> {value:.2f} {html.escape(self.unit)}</div></div>')
+                f'margin-left:{before:.2f}%;width:{scale * abs(value):.2f}%;background:{colour}"></div> {value:.2f} {escape(self.unit)}</div></div>')
         return (f'<figure style="max-width:{WIDTH}px;margin:4px 0;font-family:sans-serif;font-size:13px"><figcaption style="font-weight:600;padding:4px 0">'
-                f'{html.escape(self.title)}</figcaption>{"".join(rows)}<div style="opacity:.75;white-space:pre-line">{html.escape(self.note)}</div></figure>')
+                f'{escape(self.title)}</figcaption>{"".join(rows)}<div style="opacity:.75;white-space:pre-line">{escape(self.note)}</div></figure>')
 
     def __repr__(self) -> str:
-        return self.title + ": " + ", ".join(f"{name} {value:.2f} {self.unit}" for name, value in self.values.items())
+        return printable(self.title + ": " + ", ".join(f"{name} {value:.2f} {self.unit}" for name, value in self.values.items()))
+
+
+def escape(text: str, quote: bool = False) -> str:
+    """As HTML; half a surrogate pair, which no file can hold, becomes its code."""
+    return html.escape(text.encode("utf-8", "backslashreplace").decode("utf-8"), quote)
 
 
 def letter(i: int) -> str:
@@ -133,8 +140,8 @@ def axes(x0: float, x1: float, y0: float, y1: float, px: Any, py: Any, x_title: 
     for x in ticks(x0, x1):
         parts.append(f'<line x1="{px(x):.1f}" x2="{px(x):.1f}" y1="{HEIGHT - BOTTOM}" y2="{HEIGHT - BOTTOM + 4}" {grey}/>')
         parts.append(f'<text x="{px(x):.1f}" y="{HEIGHT - BOTTOM + 17}" text-anchor="middle">{x:g}</text>')
-    parts.append(f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 6}" text-anchor="middle">{html.escape(x_title)}</text>')
-    parts.append(f'<text x="{LEFT}" y="{TOP - 14}">{html.escape(y_title)}</text>')
+    parts.append(f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 6}" text-anchor="middle">{escape(x_title)}</text>')
+    parts.append(f'<text x="{LEFT}" y="{TOP - 14}">{escape(y_title)}</text>')
     return parts
 
 
@@ -147,10 +154,11 @@ def ticks(low: float, high: float, about: int = 6) -> list[float]:
 
 def wrap(title: str, parts: list[str], legend: str, note: str) -> str:
     return (f'<figure style="max-width:{WIDTH}px;margin:4px 0;font-family:sans-serif;font-size:13px"><figcaption style="font-weight:600;padding:4px 0">'
-            f'{html.escape(title)}</figcaption><svg viewBox="0 0 {WIDTH} {HEIGHT}" width="100%" role="img" aria-label="{html.escape(title, quote=True)}" '
-            f'style="font-size:12px;fill:currentColor">{"".join(parts)}</svg><div>{legend}</div><div style="opacity:.75;white-space:pre-line">{html.escape(note)}</div></figure>')
+            f'{escape(title)}</figcaption><svg viewBox="0 0 {WIDTH} {HEIGHT}" width="100%" role="img" aria-label="{escape(title, quote=True)}" '
+            f'style="font-size:12px;fill:currentColor">{"".join(parts)}</svg><div>{legend}</div><div style="opacity:.75;white-space:pre-line">{escape(note)}</div></figure>')
 
 
 def smooth(values: Sequence[float], window: int) -> list[float]:
-    """Mean of the last `window` values at each place."""
+    """Mean of the last `window` values at each place; `window` is from 1 upwards."""
+    check_range("window", window, int, 1)
     return [sum(values[max(0, i - window + 1): i + 1]) / len(values[max(0, i - window + 1): i + 1]) for i in range(len(values))]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sdpo_lab.errors import shown
 from sdpo_lab.records import History, RunRecord, from_json, read_records
 from sdpo_lab.run_files import STATE, history_of
 from sdpo_lab.run_folder import RunFolder
@@ -56,7 +57,7 @@ def compare(runs: Mapping[str, Any], metric: str = "success_fraction", window: i
     nothing is known. Raises TypeError for what is no run, ValueError for a run without steps or without the metric, and for a file or folder that holds none.
     """
     if not isinstance(runs, Mapping) or not runs:
-        raise ValueError("runs must be a dictionary {name: run}, e.g. compare({'SDPO': trainer, 'GRPO': 'runs/grpo'})")
+        raise ValueError(f"runs must be a dictionary {{name: run}}, e.g. compare({{'SDPO': trainer, 'GRPO': 'runs/grpo'}}); got {shown(runs)}")
     if isinstance(window, bool) or not isinstance(window, int) or not 1 <= window <= 10_000:
         raise ValueError(f"window must be a whole number from 1 to 10000; got {window!r}")
     groups = {label: group for name, given in runs.items() for label, group in read(str(name), given).items()}

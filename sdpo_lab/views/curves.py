@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from sdpo_lab.errors import check_kind
+from sdpo_lab.records import History
 from sdpo_lab.views.charts import Chart, Line, smooth
 from sdpo_lab.views.knobs import told
 
@@ -21,6 +23,7 @@ def curve(history: Any, title: str = "", note: str = "") -> Chart:
 
     A static picture: it needs no kernel to be seen again. Steps whose reward is not finite are left out; of long runs every line has 500 points.
     """
+    check_kind("history", history, History, "a History, such as trainer.history")
     records = [r for r in history.records if math.isfinite(r.reward)]
     steps = [r.step for r in records]
     lines = [Line(f"mean reward, over {WINDOW} steps", *thin(steps, smooth([r.reward for r in records], WINDOW)))]

@@ -12,7 +12,7 @@ from typing import Any
 
 from sdpo_lab.config import SDPOConfig
 from sdpo_lab.credit import Credit, credit
-from sdpo_lab.errors import check_range
+from sdpo_lab.errors import check_kind, check_range
 from sdpo_lab.reprompt import reprompt, teacher_messages
 from sdpo_lab.rollouts import Rollout, group_rollouts, judge_rollouts
 from sdpo_lab.views.tokens import coloured, document, fragment, key, page_data, view_data, visible
@@ -113,6 +113,8 @@ def group_view(model: Any, tokenizer: Any, rollouts: Iterable[Rollout], *, task:
     reward when there is no task.
     """
     check_range("k", k, int, 1, 64)
+    check_kind("config", config, (SDPOConfig, type(None)), "an SDPOConfig, or None for the preset 'laptop'")
+    check_kind("rollouts", rollouts, Iterable, "attempts as lab.rollout returns them")
     config, group = config or SDPOConfig.preset("laptop"), prepared(list(rollouts), task, config or SDPOConfig.preset("laptop"))
     firsts: dict[Any, int] = {}  # what makes attempts the same -> place of the first
     rows, credits = [], []
@@ -134,7 +136,7 @@ def group_view(model: Any, tokenizer: Any, rollouts: Iterable[Rollout], *, task:
 def prepared(rollouts: list[Rollout], task: Any, config: SDPOConfig) -> list[Rollout]:
     """Copies of attempts at one problem that are judged and have what their teachers are shown."""
     if not rollouts:
-        raise ValueError("there is no attempt to show")
+        raise ValueError("there is no attempt to show: rollouts must hold one or more; got []")
     for r in rollouts:
         if not isinstance(r, Rollout):
             raise TypeError(f"rollouts must be attempts as lab.rollout returns them; got {type(r).__name__}")

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from sdpo_lab.errors import check_range, unknown_names
+from sdpo_lab.errors import check_kind, check_range, shown, unknown_names
 from sdpo_lab.views import asides
 from sdpo_lab.views.progress import ProgressLine
 from sdpo_lab.views.worker import Worker
@@ -50,7 +50,10 @@ class LiveRun(Worker):
     def __init__(self, trainer: Any, steps: int = 60, *, evaluate_every: int = 0, evaluate_n: int = 32, folder: str | Path | None = None,
                  watchers: Iterable[Callable[[Any], None]] = ()) -> None:
         super().__init__()
+        if not callable(getattr(trainer, "step", None)) or not hasattr(trainer, "history"):
+            raise TypeError(f"trainer must be an SDPOTrainer, got {shown(trainer)}")
         check_range("steps", steps, int, 1, 10**9)
+        check_kind("watchers", watchers, Iterable, "functions of a step's record")
         check_range("evaluate_every", evaluate_every, int, 0, 10**9)
         check_range("evaluate_n", evaluate_n, int, 1, 10_000)
         self.trainer, self.steps = trainer, steps

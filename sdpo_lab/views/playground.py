@@ -18,7 +18,7 @@ import traitlets
 
 from sdpo_lab.config import SDPOConfig
 from sdpo_lab.credit import Credit
-from sdpo_lab.errors import check_range
+from sdpo_lab.errors import check_kind, check_model, check_range, check_task
 from sdpo_lab.rollouts import Rollout, judge_rollouts, rollout
 from sdpo_lab.tasks.base import Problem, draw_problems
 from sdpo_lab.views.page import source
@@ -54,6 +54,10 @@ class Playground(anywidget.AnyWidget):
 
     def __init__(self, model: Any, tokenizer: Any, task: Any, *, problem: Problem | None = None, completion: str | Rollout | None = None,
                  teacher: Any = None, config: SDPOConfig | None = None, seed: int = 0, problems: int | list[Problem] = 6) -> None:
+        check_model(model, tokenizer)
+        check_task(task)
+        check_kind("problem", problem, (Problem, type(None)), "a Problem, as task.problems() gives them")
+        check_kind("config", config, (SDPOConfig, type(None)), "an SDPOConfig, or None for the preset 'laptop'")
         if completion is not None and problem is None:
             raise ValueError("completion is an attempt at a problem: pass problem= with it")
         self.model, self.tokenizer, self.task, self.teacher, self.seed = model, tokenizer, task, teacher, seed

@@ -13,6 +13,7 @@ import re
 import secrets
 import unicodedata
 import weakref
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import numpy as np
 import torch
 
 from sdpo_lab.credit import Credit, token_text
-from sdpo_lab.errors import check_choice, check_range
+from sdpo_lab.errors import check_choice, check_range, shown
 from sdpo_lab.views.page import source
 
 QUANTITIES = ("advantage", "divergence", "student", "teacher", "student entropy", "teacher entropy", "oracle")
@@ -31,7 +32,7 @@ STEPS = (0.1, 0.2, 0.5, 1.0, 2.0, 3.0, 5.0, 7.0, 10.0)  #: where a colour scale 
 SHARE = 0.97  #: of the values lie within the scale
 ALONE = 5.0  #: nats; a value that stands alone widens the scale no further
 TEXTS: weakref.WeakKeyDictionary[Any, dict[int, str]] = weakref.WeakKeyDictionary()  # of each tokenizer, what `texts_of` has decoded
-WORDS_AT_MOST = 4_000_000  # product of the lengths beyond which a difference is not looked for word by word
+PAIRS_AT_MOST = 100_000  # of equal words, one in each prompt, beyond which a difference is not looked for word by word
 
 
 class TokenView:
@@ -71,6 +72,10 @@ def token_view(credits: Credit | Sequence[Credit], *, titles: str | Sequence[str
 
     Raises TypeError for what is no Credit, ValueError for an empty list, an unknown colouring or as many titles as there are no attempts.
     """
+    if not isinstance(credits, (Credit, list, tuple)):
+        raise TypeError(f"credits must be a Credit, as lab.credit returns, or a list of them; got {shown(credits)}")
+    if not isinstance(credits, Credit) and not credits:
+        raise ValueError(f"there is no attempt to show: credits must hold one or more; got {shown(credits)}")
     listed = [credits] if isinstance(credits, Credit) else list(credits)
     for credit in listed:
         if not isinstance(credit, Credit):
@@ -89,7 +94,7 @@ def page_data(attempts: list[dict[str, Any]], color_by: str = "advantage", scale
     if not attempts:
         raise ValueError("there is no attempt to show")
     possible = [q for q in QUANTITIES if q != "oracle" or any(a["oracle"] for a in attempts)]
-    if color_by == "oracle" and "oracle" not in possible:
+    if isinstance(color_by, str) and color_by == "oracle" and "oracle" not in possible:
         raise ValueError("color_by='oracle' needs an oracle: pass task= to lab.credit, a task that has one (toolcall with one call)")
     check_choice("color_by", color_by, possible)
     if scale is not None:
@@ -200,7 +205,8 @@ def prompts(student: str, teacher: str) -> tuple[list[list[Any]], list[list[Any]
         after += 1
     inside = [words[same : len(words) - after] for words in (a, b)]
     blocks = [(0, 0, 0)]
-    if len(inside[0]) * len(inside[1]) <= WORDS_AT_MOST:  # a few words in common are chance
+    counts = [Counter(words) for words in inside]
+    if sum(n * counts[1][word] for word, n in counts[0].items()) <= PAIRS_AT_MOST:  # a few words in common are chance
         blocks += [m for m in difflib.SequenceMatcher(None, *inside, autojunk=False).get_matching_blocks() if sum(w.isalnum() for w in inside[0][m.a : m.a + m.size]) >= 4]
     found = []
     for which, words in enumerate(inside):

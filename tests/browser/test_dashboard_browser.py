@@ -349,7 +349,7 @@ def test_a_real_run_is_measured_saved_looked_into_and_wound_back(lab, page, shot
 
 
 def test_the_notebook_by_hand(lab, page, shots, root):
-    """05 as a reader uses it, whatever else stands in it: the cell with the dashboard, a few steps, a stop, and the cell that waits."""
+    """05 as a reader uses it: a few steps, a knob, a stop; its later cells then do the same run again from what the hand did, and hold the two equal."""
     folder, address = lab
     notebook = jupytext.read(root / "notebooks" / "05_live_training.py", fmt="py:percent")
     nbformat.write(notebook, folder / "05_live_training.ipynb")
@@ -370,8 +370,20 @@ def test_the_notebook_by_hand(lab, page, shots, root):
     dash["run"].click()
     dash.until("d.state === 'paused'", 60)
     dash.shots(book, shots, "05")
+    dash["learning_rate"].focus()
+    page.keyboard.press("ArrowRight")
+    dash.root.locator(".knob.waits").first.wait_for(timeout=10_000)
+    at = int(dash.data("done")) + 1
+    dash["step"].click()
+    dash.until(f"d.state === 'paused' && d.done == {at}", 60)
     dash["stop"].click()
     dash.until("d.state === 'stopped'", 30)
     book.run(waits)
     book.idle()
-    assert "stopped by hand after " + dash.data("done") in book.output(waits)
+    assert f"stopped by hand after {at} of" in book.output(waits)
+    for cell in code[code.index(waits) + 1 :]:
+        book.run(cell)
+        book.idle()
+        assert "Traceback" not in book.output(cell), book.output(cell)
+    said = " ".join(book.output(cell) for cell in code)
+    assert f"{{{at}: {{'learning_rate':" in said and f"{at} steps again, equal to the digit" in said

@@ -78,8 +78,7 @@ def test_no_view_has_markup_of_the_text(pages, plain_pages, text):
             assert "".join(whole(text).split()) in "".join(whole(page.words).split()), "shown as it is"
 
 
-@pytest.mark.parametrize("name", ["token view", "its page", "group view", *(pytest.param(n, marks=pytest.mark.xfail(strict=True, reason="views/charts.py: names as they are"))
-                                                                            for n in ("chart", "bars", "compare", "curve"))])
+@pytest.mark.parametrize("name", ["token view", "its page", "group view", "chart", "bars", "compare", "curve"])
 def test_half_a_surrogate_pair_does_not_keep_a_notebook_from_being_saved(pages, name):
     assert pages("a\ud83d")[name].encode("utf-8")
 
@@ -161,7 +160,6 @@ def test_nothing_of_a_text_reaches_a_terminal_raw(capsys, text, feedback):
         assert not any(RAW.search(str(w.message)) or "\n" in str(w.message) for w in caught)
 
 
-@pytest.mark.xfail(strict=True, reason="views/charts.py: Chart.__repr__ and Bars.__repr__ print names as they are; sdpo_lab.errors.printable")
 @many(80)
 @given(TEXTS, st.text(max_size=5))
 def test_what_python_prints_of_views_and_charts_is_safe_too(text, other):
