@@ -63,7 +63,8 @@ def selected(cache: Any, which: torch.Tensor) -> Any:
     if cache is not None:
         cache = copy.copy(cache)
         cache.layers = [copy.copy(layer) for layer in cache.layers]
-        cache.batch_select_indices(which)
+        for layer in cache.layers:  # not by keys[which]: the gradients of that are added up in any order, where there are several threads
+            layer.keys, layer.values = layer.keys.index_select(0, which), layer.values.index_select(0, which)
     return cache
 
 

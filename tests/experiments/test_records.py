@@ -33,7 +33,7 @@ def test_shipped_records_are_complete_and_made_with_the_shipped_model(sweep):
     runs = recorded(sweep)
     wanted = {repr(r.key): r.settings().to_dict() for r in SWEEPS[sweep]()}
     assert {r.key: r.config for r in runs} == wanted and len(runs) == len(wanted)
-    assert {r.model["sha256"] for r in runs} == {model_checksum(model_folders()["lab-1m"])}
+    assert {r.key: r.model["sha256"] for r in runs} == {repr(r.key): model_checksum(model_folders()[r.model]) for r in SWEEPS[sweep]()}
     assert all(r.evaluations[0]["step"] == 0 and r.evaluations[-1]["step"] == len(r.rows) for r in runs)
     assert {r.key: len(r.rows) for r in runs} == {repr(r.key): r.steps for r in SWEEPS[sweep]()}
 
@@ -42,7 +42,7 @@ def test_recorded_filters_by_run_and_dials():
     runs = recorded("quickstart", name="sdpo", feedback=2)
     assert sorted(r.task["seed"] for r in runs) == list(SEALED) and {r.name for r in runs} == {"sdpo"}
     assert {r.config["learning_rate"] for r in runs} == {chosen("sdpo")}
-    with pytest.raises(ValueError, match="no recorded sweep 'nope'; there are quickstart, task-tuning, tasks, tuning"):
+    with pytest.raises(ValueError, match="no recorded sweep 'nope'; there are by-hand, quickstart, task-tuning, tasks, tuning"):
         recorded("nope")
 
 
