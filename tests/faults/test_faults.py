@@ -336,10 +336,13 @@ def test_a_sandbox_that_cannot_start_is_named(tiny, monkeypatch):
     from sdpo_lab.tasks import sandbox, tinycode
 
     monkeypatch.setattr(tinycode, "_sandboxes", {})
-    monkeypatch.setattr(sandbox, "isolation", sandbox.isolation.__wrapped__)  # which remembers what it found, for all tests to come
+    usual = sandbox.isolation()
+    sandbox.levels.why_not_kept.cache_clear()
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     t = trainer(tiny, task=lab.load_task("tinycode"))
     before = copy.deepcopy(checkpoints.trainable(t.model))
     with pytest.raises((OSError, RuntimeError), match=r"programs cannot be run in isolation here: the server does not start here \(FileNotFoundError.*/nowhere/python"):
         t.step()
     assert len(t.history) == 0 and all(torch.equal(p, before[n]) for n, p in checkpoints.trainable(t.model).items())
+    monkeypatch.undo()
+    assert sandbox.isolation() == usual  # the fault has passed

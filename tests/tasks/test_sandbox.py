@@ -726,7 +726,7 @@ def test_isolation_is_printable():
     assert text.startswith(f"isolation: {isolation().level}")
     for promise in ("files", "network", "processes", "memory", "time", "environment"):
         assert f"{promise}: " in text
-    assert isolation() is isolation()
+    assert isolation() == isolation()
 
 
 def test_without_strong_isolation_it_refuses(monkeypatch):

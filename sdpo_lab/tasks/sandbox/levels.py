@@ -29,20 +29,25 @@ class Isolation:
         return "\n".join([f"isolation: {self.level}" + (f" ({self.reason})" if self.reason else ""), *rows])
 
 
-@functools.cache
 def isolation() -> Isolation:
-    """What this machine offers: starts a server that tries it, once per process (a fifth of a second)."""
+    """What this machine offers: starts a server that tries it, once per process (a fifth of a second); again where it did not start, which may pass."""
     if not hasattr(os, "fork") or not hasattr(select, "poll"):
         return describe_isolation("none", f"{sys.platform} has no fork(); use Linux, WSL or a container")
     try:
-        worker = Worker({"seconds": 5.0, "memory_mb": 256, "strong": True})
-        try:
-            reason = worker.greeting()
-        finally:
-            worker.stop()
+        reason = why_not_kept()
     except (OSError, EOFError) as error:
         return describe_isolation("none", f"the server does not start here ({type(error).__name__}: {error})")
     return describe_isolation("weak" if reason else "strong", reason)
+
+
+@functools.cache
+def why_not_kept() -> str:
+    """Why a server cannot keep a program in here, "" when it can. Raises OSError or EOFError when it does not start."""
+    worker = Worker({"seconds": 5.0, "memory_mb": 256, "strong": True})
+    try:
+        return worker.greeting()
+    finally:
+        worker.stop()
 
 
 def describe_isolation(level: str, reason: str = "") -> Isolation:
