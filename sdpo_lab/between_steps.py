@@ -109,6 +109,7 @@ class BetweenSteps:
         check_range("seconds", seconds, float, 0, 10**9)
         checkpoints.check_keep(keep)
         with self.lock:
+            checkpoints.check_optimizer(self)
             checkpoints.run_of(self, folder).claim(overwrite=False)
             self.autosaves = Autosave(checkpoints.as_path(folder), seconds, keep, time.monotonic())
 
@@ -119,7 +120,7 @@ class BetweenSteps:
         try:
             self.save(a.folder, keep=a.keep)
             a.trouble = ""
-        except OSError as error:
+        except (OSError, ValueError) as error:
             a.trouble = str(error)
             warnings.warn(f"step {len(self.history)} could not be saved, the run goes on: {error}", RuntimeWarning, stacklevel=3)
         a.last = time.monotonic()

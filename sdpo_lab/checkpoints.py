@@ -63,8 +63,7 @@ def save(trainer: SDPOTrainer, folder: str | Path, overwrite: bool = False, keep
     run = run_of(trainer, folder)
     with disk_errors_explained(run):
         others = run.claim(overwrite)
-    if type(trainer.optimizer) is not torch.optim.AdamW or len(trainer.optimizer.param_groups) > 1:
-        raise ValueError(f"only the state of one AdamW parameter group can be saved; this trainer's optimizer is\n{trainer.optimizer}")
+    check_optimizer(trainer)
     anew = bool(others) or not run.holds_history()
     source = past(trainer, run) if anew else run
     texts = {STATE: state(trainer), "model/adapter.json": adapter(trainer.model)}
@@ -154,6 +153,11 @@ def save_pretrained(trainer: SDPOTrainer, folder: str | Path, merge: bool = Fals
         model = copy.deepcopy(model).merge_and_unload()
     model.save_pretrained(folder)
     trainer.tokenizer.save_pretrained(folder)
+
+
+def check_optimizer(trainer: SDPOTrainer) -> None:
+    if type(trainer.optimizer) is not torch.optim.AdamW or len(trainer.optimizer.param_groups) > 1:
+        raise ValueError(f"only the state of one AdamW parameter group can be saved; this trainer's optimizer is\n{trainer.optimizer}")
 
 
 def check_keep(keep: int | None) -> None:

@@ -123,14 +123,14 @@ class SDPOConfig:
         self.__init__(**{**PRESETS[name], **fields})
         return self
 
-    def replace(self, *, live: bool = False, **fields: Any) -> SDPOConfig:
+    def replace(self, *, live: bool = False, quiet: bool = False, **fields: Any) -> SDPOConfig:
         """A copy with some fields changed, checked like a new one; `live` only warns of a field that does nothing."""
         unknown_names("SDPOConfig", fields, [f.name for f in dataclasses.fields(self)])
         everything = self.explicit | set(fields)
         new = type(self).__new__(type(self), **dict.fromkeys(() if live else everything))
         new.__init__(**{**self.to_dict(), **fields})
         object.__setattr__(new, "explicit", everything)
-        for complaint in new.without_effect():
+        for complaint in () if quiet else new.without_effect():
             warnings.warn(complaint, stacklevel=3)
         return new
 

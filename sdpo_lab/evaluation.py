@@ -79,10 +79,9 @@ def evaluate_problems(model: Any, tokenizer: Any, task: Task, problems: list, *,
                       *proportion([any(of_eight[i : i + 8]) for i in range(0, len(of_eight), 8)]), n, split, role)
 
 
-def evaluate_teacher(teacher: Teacher, tokenizer: Any, task: Task, n: int, config: SDPOConfig, settings: dict[str, Any]) -> Evaluation:
-    """How often the self-teacher is right: groups are sampled from the student and reprompted as in training, then the teacher writes
-    a fresh answer in the place of each of `n` attempts, also of those it is shown nothing for."""
-    c, seed, split = config, settings["seed"], settings["split"]
+def teacher_problems(teacher: Teacher, tokenizer: Any, task: Task, n: int, config: SDPOConfig, split: str, seed: int) -> tuple[Any, list, list]:
+    """(what writes as the teacher, `n` prompts as it is shown them, the problems they stand for): groups are sampled from the student and reprompted as in training."""
+    c = config
     problems = draw_problems(task, -(-n // c.num_generations), split, seed)
     rollouts = rollout(teacher.student, tokenizer, problems, c.num_generations, c.temperature, seed, step=-2, top_p=c.top_p,
                        max_completion_length=c.max_completion_length)
@@ -92,7 +91,14 @@ def evaluate_teacher(teacher: Teacher, tokenizer: Any, task: Task, n: int, confi
         encode_teacher(tokenizer, r, c, getattr(teacher.student.config, "max_position_embeddings", None))  # shortens what is shown where it is too long
     shown = [replace(r.problem, id=f"{r.problem.id}#{r.index}", messages=r.teacher_messages) for r in rollouts[:n]]
     writer = Mixture(teacher.model, teacher.student, teacher.rate) if teacher.kind == "trust_region" else teacher.model
-    return evaluate_problems(writer, tokenizer, task, shown, judged_as=[r.problem for r in rollouts[:n]], **settings)
+    return writer, shown, [r.problem for r in rollouts[:n]]
+
+
+def evaluate_teacher(teacher: Teacher, tokenizer: Any, task: Task, n: int, config: SDPOConfig, settings: dict[str, Any]) -> Evaluation:
+    """How often the self-teacher is right: groups are sampled from the student and reprompted as in training, then the teacher writes
+    a fresh answer in the place of each of `n` attempts, also of those it is shown nothing for."""
+    writer, shown, problems = teacher_problems(teacher, tokenizer, task, n, config, settings["split"], settings["seed"])
+    return evaluate_problems(writer, tokenizer, task, shown, judged_as=problems, **settings)
 
 
 class Mixture(torch.nn.Module):

@@ -33,6 +33,7 @@ class RunFolder:
         self.mine: set[str] = set()  # checksums of the state.json files this trainer wrote, or read as the past of its own run
         self.history = self.path / HISTORY
         self.steps, self.bytes, self.digest = 0, 0, hashlib.sha256()  # of its own lines there
+        self.newest: int | None = None  # the step of its last whole checkpoint
         self.base: dict[str, Any] = {}  # {"bytes", "sha256"} of the weights that never change, once written
 
     # reading
@@ -60,6 +61,7 @@ class RunFolder:
         # what came after it is a future that this trainer will not have
         self.mine = {pointer["kept"][n] for n in self.there(pointer) if number(n) <= number(at.name)}
         self.steps, self.bytes, self.base = state["history"]["steps"], state["history"]["bytes"], state["files"]["base.safetensors"]
+        self.newest = number(at.name)
         return at, state
 
     def find(self, step: int, pointer: dict[str, Any]) -> str:
@@ -201,6 +203,7 @@ class RunFolder:
         new.rename(at)
         self.mine.add(mark)  # before the switch: an interrupt after it must not make this run another's
         self.point(at.name, kept)
+        self.newest = number(at.name)
         self.clean([*kept])
         return at
 

@@ -75,6 +75,7 @@ class Timeline:
         self._pictures: dict[int, bytes] = {}
         self._sums: dict[int, float] = {}  # of every step that was ever scored
         self._largest = 0.0
+        self._one = threading.Lock()  # one past at a time
         self._lock = threading.RLock()  # pages ask on other threads than the one that steps
 
     def __repr__(self) -> str:
@@ -146,6 +147,8 @@ class Timeline:
         cap, saved = self.max_megabytes * 1e6, self._saved()
         if self.trouble or step in saved or (step - self.start) % self.every:
             return
+        if saved and self.start not in saved:
+            return self._give_up(f"the snapshot of the beginning is gone from {str(self.folder)!r}: somebody else saves there")
         if saved and size(self.folder, saved[self.start]) + weight_bytes(self.trainer) > cap:
             return self._give_up(f"max_megabytes={self.max_megabytes:g} has no room for a second snapshot ({cap / 1e6:g} MB); steps are computed from the first")
         try:
@@ -178,12 +181,16 @@ class Timeline:
         """The probe as student and teacher saw it after `step`: see `picture`, and "course", the same for all steps of a moment: {"question",
         "steps", "sums" (Σ |advantage| there, thinned to 400), "limit" (nats of full colour), "first", "last", "trouble"}.
 
-        Steps without a picture are computed by `at` and kept. Raises ValueError for a step that is none of the timeline's, and as long as there is no probe.
+        Steps without a picture are computed by `at`, and kept where there is room. Raises ValueError for a step that is none of the timeline's, and as long as there is no probe.
         """
         self._check(step)
         if self.probe is None:
             raise ValueError("there is no attempt to look at yet: no failed attempt with feedback has been watched; pass probe=")
-        return {**(self.kept(step) or self._again(step)), "course": self.course()}
+        found = self.kept(step)
+        if found is None:
+            with self._one:  # pages ask on several threads: each would build a model of its own
+                found = self.kept(step) or self._again(step)
+        return {**found, "course": self.course()}
 
     def kept(self, step: int) -> dict[str, Any] | None:
         """The picture of a step without its course; None where it would have to be computed."""

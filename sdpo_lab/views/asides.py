@@ -3,8 +3,6 @@ its attempts token by token."""
 
 from __future__ import annotations
 
-import random
-from dataclasses import replace
 from typing import Any
 
 from sdpo_lab.tasks.base import draw_problems, judge_all
@@ -19,9 +17,8 @@ def measure(trainer: Any, n: int = 32, seed: int = 0) -> dict[str, float]:
     `trainer.evaluate(role="teacher")`: groups are sampled from the student and reprompted as in training, then it writes a fresh answer in the place
     of each attempt. At n = 32 the standard error of either is up to 0.09.
     """
-    from sdpo_lab.evaluation import Mixture
-    from sdpo_lab.reprompt import encode_teacher, reprompt
-    from sdpo_lab.rollouts import group_rollouts, judge_rollouts, rollout
+    from sdpo_lab.evaluation import teacher_problems
+    from sdpo_lab.rollouts import judge_rollouts, rollout
 
     c, model, tokenizer, task = trainer.config, trainer.model, trainer.tokenizer, trainer.task
     lengths = dict(max_completion_length=c.max_completion_length, bf16=c.bf16)
@@ -30,18 +27,9 @@ def measure(trainer: Any, n: int = 32, seed: int = 0) -> dict[str, float]:
         found = {STUDENT: right(judge_rollouts(task, rollout(model, tokenizer, problems, 1, 1.0, seed, step=-1, **lengths)), c)}
         if trainer.teacher is None:
             return found
-        group = problems[: -(-n // c.num_generations)]
-        attempts = judge_rollouts(task, rollout(model, tokenizer, group, c.num_generations, c.temperature, seed, step=-2, top_p=c.top_p, **lengths))
-        for g in group_rollouts(attempts):
-            reprompt(g, c, random.Random(f"evaluate/{seed}/{g[0].problem.id}"))
-        attempts = attempts[:n]
-        for r in attempts:
-            encode_teacher(tokenizer, r, c)  # shortens what is shown where it is too long
-        shown = [replace(r.problem, id=f"{r.problem.id}#{r.index}", messages=r.teacher_messages) for r in attempts]
-        teacher = trainer.teacher
-        writer = Mixture(teacher.model, teacher.student, teacher.rate) if teacher.kind == "trust_region" else teacher.model
+        writer, shown, judged_as = teacher_problems(trainer.teacher, tokenizer, task, n, c, "test", seed)
         answers = rollout(writer, tokenizer, shown, 1, 1.0, seed, step=-1, **lengths)
-        for r, verdict in zip(answers, judge_all(task, [r.problem for r in attempts], [r.text for r in answers])):
+        for r, verdict in zip(answers, judge_all(task, judged_as, [r.text for r in answers])):
             r.reward = float(verdict.reward)
         return found | {TEACHER: right(answers, c)}
 

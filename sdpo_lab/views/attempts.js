@@ -16,6 +16,8 @@ function attemptList(parent, below, ask) {
   function open(step, index) {
     opened = { step, index };
     waiting = true;
+    view = null;
+    place.replaceChildren();
     panel.hidden = false;
     title.textContent = `Attempt ${index + 1} of step ${step}`;
     note.textContent = "It is scored when the step in hand is over …";

@@ -91,7 +91,7 @@ function render({ model, el }) {
   }
 
   function tick() {
-    const now = Date.now(), quiet = now - heard > 5000, pause = gone ? 10000 : !ENDED.includes(state()) || saving || attempts.waits() ? 0 : 3000;
+    const now = Date.now(), quiet = now - heard > 5000, pause = gone ? 10000 : !ENDED.includes(state()) || saving || attempts.waits() || back?.waits() ? 0 : 3000;
     if (!gone && closed && closed >= heard && now - closed > 1500) {  // and it has not been opened again
       gone = true;
       draw();
@@ -121,7 +121,10 @@ function render({ model, el }) {
     gone = false;
     closed = 0;
     if (!message.pushed) asked = wished = 0;
-    if (message.from > next && !message.cut) return;  // an answer to another view; ours is on its way
+    if (message.from > next && !message.cut) {  // its points are for another view, the rest is true of all; ours are on their way
+      news = message;
+      return draw();
+    }
     news = message;
     points = points.filter((p) => p.i < message.from);
     message.points.forEach((row, k) => points.push(Object.fromEntries([["i", message.from + k], ...setup.columns.map((name, n) => [name, row[n]])])));

@@ -59,6 +59,8 @@ class Dashboard(anywidget.AnyWidget):
         check_range("seconds_between_news", seconds_between_news, float, 0.1, 60)
         if timeline is not None and timeline.trainer is not trainer:
             raise ValueError("timeline must be one of the same trainer: Timeline(trainer)")
+        if timeline is not None and folder is not None and timeline.folder.resolve() == Path(folder).resolve():
+            raise ValueError(f"folder must be another than the timeline's, {str(folder)!r}: a run keeps its newest checkpoints only, and would delete the timeline's")
         self.run = LiveRun(trainer, steps, evaluate_every=evaluate_every, evaluate_n=evaluate_n, folder=folder, watchers=() if timeline is None else (timeline.watch,))
         self.timeline, self.seconds_between_news = timeline, seconds_between_news
         self._pushed = 0  # index of the first record that no message has carried

@@ -38,7 +38,9 @@ function knobPanel(first, rest, specs, ask) {
     const value = make(line, "output");
     const { input, chosen, write, word } = { slider, choice, switch: toggle }[spec.kind](label, spec);
     const hint = make(label, "span", { class: "hint" });
-    let touched = 0;
+    let touched = 0, held = false;
+    input.addEventListener("pointerdown", () => { held = true; });
+    for (const end of ["pointerup", "pointercancel", "blur"]) input.addEventListener(end, () => { held = false; });
     const touch = () => { touched = Date.now(); value.textContent = word(chosen()); };
     for (const event of ["input", "change"]) input.addEventListener(event, touch);
     return ([now, waits, idle], over) => {
@@ -46,7 +48,7 @@ function knobPanel(first, rest, specs, ask) {
       label.classList.toggle("idle", Boolean(idle));
       hint.textContent = idle ? "does nothing here: " + idle : waits ? "waits for the next step" : spec.says || "takes effect at the next step";
       input.disabled = Boolean(idle) || over;
-      if (Date.now() - touched < 1500) return;  // still in a hand
+      if (held || Date.now() - touched < 1500) return;  // still in a hand
       write(now);
       value.textContent = word(now);
     };

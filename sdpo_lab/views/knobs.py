@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 from sdpo_lab.config import INERT, TEACHERS, TEMPLATES, SDPOConfig
@@ -67,9 +66,7 @@ def template_of(config: Any) -> str:
 
 def as_next(run: Any) -> SDPOConfig:
     """The configuration of the next step: the trainer's, with the changes that wait."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return run.trainer.config.replace(live=True, **run.pending)
+    return run.trainer.config.replace(live=True, quiet=True, **run.pending)
 
 
 def value_of(knob: str, config: Any) -> Any:

@@ -11,7 +11,7 @@ import contextlib
 import math
 import threading
 import time
-import warnings
+import traceback
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
@@ -61,7 +61,8 @@ class LiveRun(Worker):
         for watcher in self.watchers:
             if not callable(watcher):
                 raise TypeError(f"watchers must be functions of one record; got {watcher!r}")
-        self.folder = None if folder is None else Path(folder)
+        self.folder = Path(folder).resolve() if folder is not None else trainer.autosaves.folder if trainer.autosaves else None
+        self._by_hand: Path | None = None  # where a hand saved last
         self.first = len(trainer.history.records)  #: records the trainer already had
         self.done = 0  #: steps this run has taken
         self.exception: BaseException | None = None  #: what ended a failed run
@@ -73,7 +74,7 @@ class LiveRun(Worker):
         self._pending: dict[str, Any] = {}
         self._busy, self._step_began, self._recent = 0.0, None, []
         self._refuse_second_driver()
-        if self.folder is not None:
+        if folder is not None:
             trainer.autosave(self.folder, keep=KEPT)  # here, where a folder that cannot be used is an error of the caller
         self._last_save = self.folder is None  # done, or not wanted
 
@@ -102,18 +103,19 @@ class LiveRun(Worker):
         with self._changed:
             self._wish, self._owed = "stop", 0
             if self._thread is None and not self._end:
-                self._finish("stopped")
+                if self._started and not self._last_save:
+                    self._work_on()  # a run that rests saves its end too
+                else:
+                    self._finish("stopped")
 
     def set(self, **fields: Any) -> None:
         """Change knobs from the next step on. Raises ValueError or TypeError here and now for what the trainer would refuse."""
         unknown_names("a running trainer's live fields", fields, list(self.trainer.LIVE_FIELDS))
         with self._changed:
-            if self._end:
-                raise RuntimeError(f"this run is {self._end}; {', '.join(fields)} cannot be changed any more")
+            if self._end or self._wish == "stop" or self.done + (self._inside == len(self.trainer.history.records)) >= self.steps:
+                raise RuntimeError(f"this run is {self._end or self.state} and takes no further step; {', '.join(fields)} cannot be changed any more")
             together = {**self._pending, **fields}
-            with warnings.catch_warnings():  # a rehearsal: it raises what `apply` would raise at the boundary, which also warns
-                warnings.simplefilter("ignore")
-                self.trainer.config.replace(live=True, **together)
+            self.trainer.config.replace(live=True, quiet=True, **together)  # a rehearsal: it raises what `apply` would raise at the boundary, which also warns
             self._pending = together
 
     def save(self, folder: str | Path | None = None) -> Future:
@@ -121,9 +123,15 @@ class LiveRun(Worker):
 
         `folder`, else the run's own, else "sdpo_run-" and the time in the working directory. A save that fails does not end the run.
         """
-        with self._changed:
-            where = self.folder = Path(folder or self.folder or time.strftime("sdpo_run-%Y%m%d-%H%M%S"))
-        return self.errand(lambda: self.trainer.save(where, keep=KEPT))
+        asked = Path(folder).resolve() if folder else None
+
+        def work() -> Path:
+            where = asked or self.folder or Path(time.strftime("sdpo_run-%Y%m%d-%H%M%S")).resolve()
+            at = self.trainer.save(where, keep=KEPT)
+            self.folder, self._by_hand = self.folder or where, where
+            return at
+
+        return self.errand(work)
 
     def credit_of(self, step: int, index: int) -> Future:
         """The `Credit` of attempt `index` of step `step`, scored at the next boundary by the weights of that moment; see `asides.credit_of`."""
@@ -159,9 +167,8 @@ class LiveRun(Worker):
     @property
     def saved(self) -> tuple[int, Path] | None:
         """(after how many steps of the trainer, in which folder) the run was saved last, by hand or by time."""
-        folder = self.folder
-        known = self.trainer.folders.get(folder.resolve()) if folder is not None else None
-        return (known.steps, folder) if known is not None and known.steps else None
+        known = [(f.newest, path) for path in (self._by_hand, self.folder) if path and (f := self.trainer.folders.get(path)) and f.newest is not None]
+        return max(known, key=lambda found: found[0], default=None)
 
     @property
     def seconds(self) -> float:
@@ -188,14 +195,16 @@ class LiveRun(Worker):
         """
         line = ProgressLine(self, enabled=progress)
         try:
-            state = self.state
+            with self._changed:  # it must not end in between
+                state = self.state
+                if state in ("ready", "pausing", "paused"):
+                    self.start()
             if state in ("pausing", "paused"):
                 line.say(f"The run was paused after {self.done} of {self.steps} steps; it goes on.")
-            if state in ("ready", "pausing", "paused"):
-                self.start()
-            while not self._end:
+            ended = False
+            while not ended:
                 with self._changed:
-                    self._changed.wait_for(lambda: self._end, every)
+                    ended = self._changed.wait_for(lambda: self._end, every)
                 line.update()
                 if meanwhile:
                     meanwhile()
@@ -288,6 +297,8 @@ class LiveRun(Worker):
         with self._changed:
             took = time.monotonic() - self._step_began
             self._busy, self._step_began, self._inside = self._busy + took, None, None
+            if error is not None and len(self.trainer.history) >= number:
+                self.done = before + 1  # the step is whole, what followed it was not
             if self.done > before:
                 self._recent = [*self._recent[-9:], took]
             if error is not None:
@@ -305,6 +316,10 @@ class LiveRun(Worker):
 
     def _fail(self, error: BaseException) -> None:
         self.exception, self._traceback, self._end = error, error.__traceback__, "failed"
+        cause: BaseException | None = error
+        while cause is not None:  # what the step held, tensors above all, must not live as long as this run
+            traceback.clear_frames(cause.__traceback__)
+            cause = cause.__cause__ or cause.__context__
 
     def _finish(self, end: str) -> None:
         """Called with the lock held; frees the trainer for another run."""
@@ -317,9 +332,10 @@ class LiveRun(Worker):
 @contextlib.contextmanager
 def unsaved(trainer: Any) -> Iterator[None]:
     """A step inside saves itself when this is over: a line of the saved history is written once, and what is measured after the step belongs there."""
-    trainer.autosaves, held = None, trainer.autosaves
-    try:
-        yield
-    finally:
-        trainer.autosaves = held
-    trainer.autosave_if_due()
+    with trainer.lock:  # nor does anybody else save it, or change where it is saved
+        trainer.autosaves, held = None, trainer.autosaves
+        try:
+            yield
+        finally:
+            trainer.autosaves = held
+        trainer.autosave_if_due()

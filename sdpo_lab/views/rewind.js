@@ -51,7 +51,7 @@ function rewind(parent, ask) {
     if (message.step !== waiting) return;  // another page's answer
     waiting = null;
     show(notice, message.error ? plain(message.error) : message.picture.course?.trouble ? plain(message.picture.course.trouble) : "");
-    if (message.error) { shown = message.step; stop(); return draw(); }
+    if (message.error) { shown = message.step; view = null; place.replaceChildren(); stop(); return draw(); }
     shown = message.step;
     course = message.picture.course ?? { steps: [], sums: [] };
     if (view) view.update(message.picture, { limit: course.limit });
@@ -146,5 +146,5 @@ function rewind(parent, ask) {
   const watch = new ResizeObserver(() => { if (picture.clientWidth !== width) { width = picture.clientWidth; draw(); } });
   watch.observe(picture);
   draw();
-  return { update, receive, destroy() { stop(); watch.disconnect(); } };
+  return { update, receive, waits: () => waiting !== null && Date.now() - asked < PATIENCE, destroy() { stop(); watch.disconnect(); } };
 }

@@ -6,7 +6,6 @@ The page asks ("step 12", "are there more steps?") and is answered; nothing is s
 from __future__ import annotations
 
 import html
-import threading
 from typing import Any
 
 import anywidget
@@ -19,13 +18,18 @@ from sdpo_lab.views.tokens import BLUE, ORANGE, visible
 ALONE = """
 function render({ model, el }) {
   const view = rewind(el, (message) => model.send(message)), root = el.querySelector(".sdpo-rewind");
-  let known = "";
+  let known = "", asked = 0;
   root.classList.add("alone");
   const receive = (message) => {
+    if (message.kind === "steps") asked = 0;
     if (message.kind === "past") view.receive(message);
     else if (message.kind === "steps" && message.mark !== known) { known = message.mark; view.update(message.steps); }
   };
-  const tick = () => { if (!document.hidden) model.send({ kind: "steps", known }); };
+  const tick = () => {  // one question at a time, so none pile up
+    if (document.hidden || Date.now() - asked < 5000) return;
+    asked = Date.now();
+    model.send({ kind: "steps", known });
+  };
   model.on("msg:custom", receive);
   receive(model.get("setup"));
   const timer = setInterval(tick, 1000);
@@ -50,7 +54,7 @@ class Rewind(anywidget.AnyWidget):
     def __init__(self, timeline: Timeline) -> None:
         if not isinstance(timeline, Timeline):
             raise TypeError(f"timeline must be a sdpo_lab.timeline.Timeline, as Timeline(trainer) makes it; got {type(timeline).__name__}")
-        self.timeline, self._one = timeline, threading.Lock()
+        self.timeline = timeline
         super().__init__(setup=self.steps())
         self.on_msg(self._on_message)
 
@@ -66,8 +70,7 @@ class Rewind(anywidget.AnyWidget):
     def past(self, step: Any) -> dict[str, Any]:
         """{"kind": "past", "step", "picture"}; "error" in the place of the picture where there is none."""
         try:
-            with self._one:  # messages may be handled on several threads; each would build a model of its own
-                return {"kind": "past", "step": step, "picture": self.timeline.picture(step)}
+            return {"kind": "past", "step": step, "picture": self.timeline.picture(step)}
         except Exception as error:  # of a judge, a full disk: the reader is told, in the widget
             return {"kind": "past", "step": step, "error": f"{type(error).__name__}: {error}"[:2000].encode("utf-8", "replace").decode("utf-8")}
 

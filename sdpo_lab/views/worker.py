@@ -57,9 +57,10 @@ class Worker:
     def _work_on(self) -> None:
         """Called with the lock held: see that there is a thread."""
         if self._thread is None:
-            self._thread = threading.Thread(target=self._work, args=(torch_threads(),), daemon=True, name="sdpo_lab-live-run")
+            thread = threading.Thread(target=self._work, args=(torch_threads(),), daemon=True, name="sdpo_lab-live-run")
+            thread.start()  # it waits for the lock; one that could not be started must not count as at work
+            self._thread = thread
             _at_work.add(self)
-            self._thread.start()
 
     def _work(self, threads: int | None) -> None:
         if threads is not None and torch_threads() != threads:

@@ -56,7 +56,7 @@ class FakeTrainer:
         time.sleep(self.seconds)
         self.inside -= 1
         self.saves.append((str(folder), len(self.history)))
-        self.folders[Path(folder).resolve()] = SimpleNamespace(steps=len(self.history))
+        self.folders[Path(folder).resolve()] = SimpleNamespace(steps=len(self.history), newest=len(self.history))
         return Path(folder) / f"checkpoint-{len(self.history):06d}"
 
     def step(self) -> StepRecord:

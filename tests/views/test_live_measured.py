@@ -201,3 +201,77 @@ def test_without_a_teacher_the_model_reads_the_feedback(tiny):  # noqa: F811
     trainer.train(1, progress=False)
     index, r = next((k, r) for k, r in enumerate(trainer.history[0].rollouts) if r.feedback)
     assert credit_of(trainer, 1, index).shown == {"feedback": r.feedback}
+
+
+def taken(tiny, run, steps):  # noqa: F811
+    """Single steps of a run, to a rest."""
+    for _ in range(steps):
+        run.step()
+        assert run.wait(30)
+
+
+def test_a_run_that_is_stopped_at_rest_saves_its_end_too(tiny, tmp_path):  # noqa: F811
+    run = LiveRun(build(tiny), 50, folder=tmp_path / "run")
+    taken(tiny, run, 2)
+    run.stop()
+    assert run.wait(30) and run.state == "stopped" and run.saved == (2, (tmp_path / "run").resolve())
+    assert len(lab.SDPOTrainer.resume(tmp_path / "run", task=Letters()).history) == 2
+
+
+def test_what_is_said_to_be_saved_is(tiny, tmp_path, monkeypatch):  # noqa: F811
+    from sdpo_lab import checkpoints
+
+    run = LiveRun(build(tiny), 50, folder=tmp_path / "run")
+    taken(tiny, run, 1)
+    with monkeypatch.context() as patch:
+        def full(*arguments):
+            raise OSError(28, "No space left on device")
+
+        patch.setattr(checkpoints, "write_tensors", full)
+        assert isinstance(run.save().exception(30), OSError)
+        assert run.wait(30) and run.saved is None
+    assert run.save(tmp_path / "copy").result(30) and run.wait(30)
+    assert run.saved == (1, (tmp_path / "copy").resolve())
+    taken(tiny, run, 1)
+    assert run.save().result(30).parent == (tmp_path / "run").resolve()  # the run's own folder is still its own
+
+
+def test_a_wish_that_no_step_will_carry_out_is_refused(fake):
+    trainer = fake(seconds=0.2)
+    run = LiveRun(trainer, 9)
+    run.start()
+    run.stop()
+    with pytest.raises(RuntimeError, match="takes no further step"):
+        run.set(learning_rate=1e-3)
+    assert run.wait(5)
+    with pytest.raises(RuntimeError, match="stopped"):
+        run.set(learning_rate=1e-3)
+
+
+def test_a_run_and_its_timeline_cannot_share_a_folder(tiny, tmp_path):  # noqa: F811
+    from sdpo_lab.views import Dashboard
+
+    trainer = build(tiny)
+    with pytest.raises(ValueError, match="folder must be another than the timeline's"):
+        Dashboard(trainer, 5, folder=tmp_path / "run", timeline=lab.Timeline(trainer, folder=tmp_path / "run"))
+
+
+def test_what_a_failed_step_held_is_let_go(fake):
+    import gc
+    import weakref
+
+    class Large:
+        pass
+
+    seen = []
+
+    def watcher(record):
+        held = Large()  # noqa: F841
+        seen.append(weakref.ref(held))
+        raise ZeroDivisionError("broken")
+
+    run = LiveRun(fake(), 5, watchers=[watcher])
+    run.start()
+    assert run.wait(5) and run.state == "failed"
+    gc.collect()
+    assert seen[0]() is None and isinstance(run.exception, ZeroDivisionError)
