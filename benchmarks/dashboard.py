@@ -59,6 +59,8 @@ SHOWN = "dash = Dashboard(trainer, {steps}, evaluate_every=10, timeline=Timeline
 START = "cpu = other_threads()\nrun.start()"
 END = """
 run.wait()
+import time
+time.sleep(1)  # until the thread that trained is really gone: its time is not one of the others
 import json
 print("FOUND", json.dumps({"state": run.state, "training": run.seconds, "steps": run.done, "others": other_threads() - cpu, "memory": memory}))
 """.strip()
