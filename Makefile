@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-NBVAL := --nbval-lax --nbval-cell-timeout=120
+NBVAL := --nbval-lax --nbval-cell-timeout=240
 # Older kernels, each an environment that holds only what differs: a kernel without subshells, and Colab's versions
 KERNELS := $(VENV)/kernels
 ON_COLAB = JUPYTER_PATH="$(CURDIR)/$(KERNELS)/colab/share/jupyter" $(BIN)/python -m pytest $(NBVAL) --nbval-kernel-name=colab

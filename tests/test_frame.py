@@ -156,7 +156,7 @@ def test_make_knows_its_targets(target):
     printed = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True)
     assert printed.returncode == 0, printed.stderr
     if target in ("test", "test-full"):
-        for part in ("ruff check", "install_chromium.sh", "pytest", "--nbval-lax", "--nbval-cell-timeout=120", "tests notebooks"):
+        for part in ("ruff check", "install_chromium.sh", "pytest", "--nbval-lax", "--nbval-cell-timeout=240", "tests notebooks"):
             assert part in printed.stdout, part
 
 
