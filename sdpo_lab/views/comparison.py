@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sdpo_lab.errors import shown
+from sdpo_lab.pictures import clean
 from sdpo_lab.records import History, RunRecord, from_json, read_records
 from sdpo_lab.run_files import STATE, history_of
 from sdpo_lab.run_folder import RunFolder
@@ -177,7 +178,7 @@ def in_words(group: list[Run], key: str) -> str:
 
 def cut(value: Any) -> str:
     text = f"{value:g}" if isinstance(value, float) else str(value)
-    return text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]} … (+{len(text) - MOST_CHARACTERS} characters)"
+    return clean(text, MOST_CHARACTERS)
 
 
 def table(found: Mapping[str, Mapping[str, str]]) -> str:

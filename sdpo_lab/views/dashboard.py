@@ -18,6 +18,7 @@ from typing import Any
 import anywidget
 import traitlets
 
+from sdpo_lab import pictures
 from sdpo_lab.errors import check_range
 from sdpo_lab.views import knobs
 from sdpo_lab.views.asides import STUDENT, TEACHER
@@ -239,10 +240,7 @@ def error_text(error: BaseException | None) -> str:
 
 
 def clean(text: Any, most: int = MOST_CHARACTERS) -> str:
-    """At most `most` characters that JSON can carry; half a surrogate pair, which a byte tokenizer can make, becomes "?"."""
-    text = str(text)
-    cut = text[:most] + (f" … (+{len(text) - most} characters)" if len(text) > most else "")
-    return cut.encode("utf-8", "replace").decode("utf-8")
+    return pictures.clean(str(text), most)
 
 
 def digits(value: Any) -> float | None:

@@ -13,6 +13,7 @@ from typing import Any
 from sdpo_lab.config import SDPOConfig
 from sdpo_lab.credit import Credit, credit
 from sdpo_lab.errors import check_kind, check_range
+from sdpo_lab.pictures import clean
 from sdpo_lab.reprompt import reprompt, teacher_messages
 from sdpo_lab.rollouts import Rollout, group_rollouts, judge_rollouts
 from sdpo_lab.views.tokens import coloured, document, fragment, key, page_data, view_data, visible
@@ -169,4 +170,4 @@ def numbered(indices: list[int]) -> str:
 
 
 def cut(text: str) -> str:
-    return text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]} … (+{len(text) - MOST_CHARACTERS} characters)"
+    return clean(text, MOST_CHARACTERS)
