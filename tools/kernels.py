@@ -18,8 +18,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def home(name: str) -> Path:
-    """Where the environment of kernel `name` is, or would be."""
-    return Path(sys.prefix) / "kernels" / name
+    """Where the environment of kernel `name` is, or would be; the same place seen from the environment that made it and from one of the kernels."""
+    prefix = Path(sys.prefix)
+    return (prefix.parent if prefix.parent.name == "kernels" else prefix / "kernels") / name
 
 
 def python(name: str) -> Path:
