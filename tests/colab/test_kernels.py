@@ -95,6 +95,12 @@ def test_the_kernel_has_the_versions_it_is_there_for(front):
     assert eval(printed(front.run(VERSIONS % list(own)))) == own
 
 
+def test_the_kernels_are_found_from_inside_one_too(front):
+    """Tests that start kernels are themselves run in Colab's environment."""
+    said = printed(front.run("import runpy\nprint(*map(runpy.run_path('tools/kernels.py')['home'], ['colab', 'ipykernel6']))"))
+    assert said.split() == [str(TOOL["home"](name)) for name in ("colab", "ipykernel6")]
+
+
 def test_a_page_that_never_answers_gets_the_blocking_view(front):
     """A progress line from the start; after a few seconds without a question from the page also the curve, as a picture that needs no page's help."""
     shown = front.run(IMPORTS + "dash = Dashboard(FakeTrainer(seconds=0.1), 60, evaluate_every=0)\ndash")

@@ -1,10 +1,19 @@
 """The core's random model of 40 thousand weights, and disks that are full or cannot be written."""
 
+import signal
 import subprocess
 
 import pytest
 
 from tests.core.conftest import on_one_thread, tiny, tiny_original  # noqa: F401
+
+
+@pytest.fixture(autouse=True)
+def interruptible():
+    """SIGINT as in a terminal: a shell that starts the tests in the background has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture
