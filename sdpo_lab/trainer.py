@@ -19,7 +19,7 @@ from sdpo_lab.between_steps import BetweenSteps
 from sdpo_lab.chat import encode_chat
 from sdpo_lab.config import SDPOConfig, no_policy_term, on_policy
 from sdpo_lab.errors import check_model, check_task, shown, unknown_names
-from sdpo_lab.faults import interrupts_wait, is_out_of_memory
+from sdpo_lab.faults import halved_once, interrupts_wait
 from sdpo_lab.metrics import summary
 from sdpo_lab.objective import Tokens, backward, chunks
 from sdpo_lab.records import History, StepRecord
@@ -85,6 +85,7 @@ class SDPOTrainer(BetweenSteps):
         self.history = History()
         self.vocabulary = model.get_output_embeddings().weight.shape[0]
         self.skipped_steps = self.bad_steps = self.optimizer_steps = self.halved = 0
+        self.together = config.generation_batch_size // config.num_generations  # groups sampled at once: fewer give the same attempts, so no checkpoint has it
         self.lock = threading.RLock()  # a step, an evaluation and a change never overlap, whatever thread they come from
 
     def apply(self, **fields: Any) -> None:
@@ -138,8 +139,16 @@ class SDPOTrainer(BetweenSteps):
         """Fresh attempts of step `number`, not judged yet."""
         c = self.config
         problems = draw_problems(self.task, c.generation_batch_size // c.num_generations, "train", c.seed * 1_000_003 + number)
-        return rollout(self.model, self.tokenizer, problems, c.num_generations, c.temperature, c.seed, step=number,
-                       max_completion_length=c.max_completion_length, top_p=c.top_p, bf16=c.bf16)
+
+        def draw() -> list[Rollout]:
+            return rollout(self.model, self.tokenizer, problems, c.num_generations, c.temperature, c.seed, step=number, batch_size=self.together * c.num_generations,
+                           max_completion_length=c.max_completion_length, top_p=c.top_p, bf16=c.bf16)
+
+        def halve(groups: int) -> None:
+            self.together = groups
+
+        return halved_once(draw, min(self.together, len(problems)), halve, self.together < len(problems), "groups sampled together",
+                           "Lower num_generations or max_completion_length, or take a smaller model")
 
     def prepare(self, groups: list[list[Rollout]], number: int) -> torch.Tensor:
         """Decide who takes part: contexts for the teacher (SDPO), advantages (GRPO), (B,)."""
@@ -190,21 +199,13 @@ class SDPOTrainer(BetweenSteps):
     def afford(self, work: Callable, rollouts: list[Rollout], *arguments: Any) -> Any:
         """work(rollouts, ...), the part of a step that reads attempts and changes no weight. Where memory runs out it is done again with
         micro-batches of half the size, which stay for the rest of the run; that happens once, the second time raises."""
-        try:
-            return work(rollouts, *arguments)
-        except RuntimeError as error:
-            size = max(map(len, self.micro_batches(rollouts)))
-            if not is_out_of_memory(error):
-                raise
-            if self.halved or size == 1:
-                raise torch.OutOfMemoryError(
-                    f"out of memory with {size} attempts in a micro-batch{', which is half of what it was' * self.halved}. Lower per_device_train_batch_size (apply() can, "
-                    f"and the run goes on), max_completion_length, max_reprompt_len or distillation_topk, or train an adapter (lora=): {error}") from error
-            warnings.warn(f"out of memory with {size} attempts in a micro-batch ({error}); from now on it has at most per_device_train_batch_size={size // 2}. The "
-                          "result is the same up to rounding, the step takes longer", RuntimeWarning, stacklevel=4)
-        self.halved = 1  # here, where nothing holds on to the tensors of the first try any more
-        self.apply(per_device_train_batch_size=size // 2)
-        return work(rollouts, *arguments)
+        def halve(size: int) -> None:
+            self.halved = 1
+            self.apply(per_device_train_batch_size=size)
+
+        return halved_once(lambda: work(rollouts, *arguments), max(map(len, self.micro_batches(rollouts)), default=1), halve, bool(self.halved),
+                           "attempts in a micro-batch (per_device_train_batch_size)", "Lower per_device_train_batch_size (apply() can, and the run goes on), "
+                           "max_completion_length, max_reprompt_len or distillation_topk, or train an adapter (lora=)")
 
     @torch.no_grad()
     def score(self, rollouts: list[Rollout], prompts: dict[str, list[int]]) -> dict[int, torch.Tensor]:

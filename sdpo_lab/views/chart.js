@@ -71,12 +71,14 @@ function chart(parent, { hook, series, height, unit = false, small = false, empt
         make(svg, "text", { x: x(s), y: floor + 17, "text-anchor": "middle" }, String(s));
       make(svg, "text", { x: pad.left - 7, y: floor + 17, "text-anchor": "end" }, "step");
     }
+    let flag = -Infinity;  // letters of neighbouring steps stand side by side
     marks.forEach((p, k) => {
       const at = x(p.step);
       make(svg, "path", { class: "mark", d: `M${at} ${pad.top}V${floor}`, "data-step": p.step });
       if (small) return;
-      make(svg, "rect", { class: "flag", x: at - 8, y: 2, width: 16, height: 16, rx: 4 });
-      make(svg, "text", { class: "flag", x: at, y: 14, "text-anchor": "middle" }, letter(k));
+      flag = Math.min(Math.max(at, flag + 18), width - 8);
+      make(svg, "rect", { class: "flag", x: flag - 8, y: 2, width: 16, height: 16, rx: 4 });
+      make(svg, "text", { class: "flag", x: flag, y: 14, "text-anchor": "middle" }, letter(k));
     });
     for (const one of drawn) {
       const place = ([step, v]) => `${x(step).toFixed(1)} ${y(v).toFixed(1)}`, list = thinned(values(points, one), width);

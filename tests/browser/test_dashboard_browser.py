@@ -111,6 +111,8 @@ class Dash:
             for width in (800, 1600):
                 self.page.set_viewport_size({"width": width, "height": 1000})
                 self.page.wait_for_timeout(400)
+                self.page.set_viewport_size({"width": width, "height": round(self.root.bounding_box()["height"]) + 400})  # the whole of it
+                self.page.wait_for_timeout(200)
                 self.root.screenshot(path=folder / f"{name}_{'dark' if dark else 'light'}_{width}.png")
                 assert self.root.evaluate("e => e.scrollWidth <= e.clientWidth"), "wider than its place"
         book.theme(False)

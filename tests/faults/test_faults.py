@@ -13,6 +13,7 @@ import torch
 
 import sdpo_lab as lab
 from sdpo_lab import checkpoints, run_folder, teachers
+from sdpo_lab import rollouts as rollouts_module
 from sdpo_lab import trainer as trainer_module
 from sdpo_lab.faults import interrupts_wait
 from sdpo_lab.run_folder import RunFolder
@@ -166,7 +167,7 @@ def test_out_of_memory_halves_the_micro_batch_once_and_changes_nothing_else(tiny
     t.step()
     with monkeypatch.context() as patch:
         short_of_memory(patch, 4, error)
-        with pytest.warns(RuntimeWarning, match=r"out of memory with [5-8] attempts.*per_device_train_batch_size=[2-4]"):
+        with pytest.warns(RuntimeWarning, match=r"out of memory with [5-8] attempts in a micro-batch \(per_device_train_batch_size\).*from now on at most [2-4]\."):
             t.step()
     size = t.config.per_device_train_batch_size
     assert size in (2, 3, 4) and t.history.changes == {2: {"per_device_train_batch_size": size}}
@@ -187,6 +188,34 @@ def test_out_of_memory_halves_the_micro_batch_once_and_changes_nothing_else(tiny
     monkeypatch.undo()
     resumed.step()
     same(resumed, t)
+
+
+def test_out_of_memory_while_sampling_halves_the_groups_once_and_draws_the_same_attempts(tiny, monkeypatch):
+    clean, t = trainer(tiny), trainer(tiny)
+    groups, original = clean.together, rollouts_module.sample
+    assert groups >= 2
+
+    def short(most):
+        def sample(model, tokenizer, prompts, *rest):
+            if len(prompts) > most:
+                raise RuntimeError(CPU)
+            return original(model, tokenizer, prompts, *rest)
+
+        monkeypatch.setattr(rollouts_module, "sample", sample)
+
+    short(groups // 2)
+    with pytest.warns(RuntimeWarning, match=rf"out of memory with {groups} groups sampled together.*at most {groups // 2}\."):
+        t.step()
+    t.step()  # without another try that must fail
+    monkeypatch.setattr(rollouts_module, "sample", original)
+    clean.train(2, progress=False)
+    for mine, theirs in zip(t.history, clean.history, strict=True):
+        assert [r.completion_ids for r in mine.rollouts] == [r.completion_ids for r in theirs.rollouts]
+        assert mine.loss == pytest.approx(theirs.loss, rel=1e-5)  # entropies differ in the last bits
+    short(0)
+    with pytest.raises(torch.OutOfMemoryError, match=r"(?s)groups sampled together, which is half of what it was.*max_completion_length.*8589934592"):
+        t.step()
+    assert len(t.history) == 2 and t.history.changes == {}
 
 
 def test_out_of_memory_in_the_optimiser_is_not_tried_again(tiny, monkeypatch):
