@@ -110,7 +110,7 @@ dash.summary()
 # %%
 rewards = history.to_frame()["reward"]
 for name, curve in {"single steps": rewards, "the mean of the last five steps": rewards.rolling(5, min_periods=1).mean()}.items():
-    half = next((step for step, value in zip(history.to_frame()["step"], curve) if value >= 0.5), None)
+    half = next((step for step, value in curve.items() if value >= 0.5), None)
     print(f"half of the attempts succeed, by {name}: first at step {half}")
 
 # %% [markdown]

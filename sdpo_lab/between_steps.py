@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from sdpo_lab import checkpoints
-from sdpo_lab.errors import check_choice, check_kind, check_range
+from sdpo_lab.errors import check_choice, check_kind, check_range, shown, unknown_names
 from sdpo_lab.evaluation import Evaluation, evaluate_problems, evaluate_teacher
 from sdpo_lab.records import History, StepRecord
 from sdpo_lab.run_folder import RunFolder
@@ -46,25 +46,48 @@ class BetweenSteps:
               folder: str | Path | None = None) -> History:
         """`steps` more steps with a progress bar; `changes={step: {field: value}}` replays what a hand did on the dashboard.
 
+        `changes` are checked before the first step, values and all: ValueError or TypeError for a step that is no whole number from 1 upwards, one that was
+        taken already without them, and a field that is not live. Those of steps after the last one are not made, with a warning.
         `folder` turns `autosave` on, with its defaults. Where it is on, the last step too is saved before this returns.
         """
         from tqdm.auto import tqdm
 
         check_range("steps", steps, int, 0, 10**9)
         check_choice("progress", progress, (False, True))
-        check_kind("changes", changes or {}, dict, "a dictionary {step: {field: value}}, as history.changes is")
-        for fields in (changes or {}).values():
-            check_kind("changes", fields, dict, "a dictionary {step: {field: value}}, as history.changes is")
+        plan = self.planned(changes, steps)
         if folder is not None:
             self.autosave(folder)
         bar = tqdm(range(steps), disable=not progress, unit="step")
         for _ in bar:
-            self.apply(**(changes or {}).get(len(self.history) + 1, {}))
+            self.apply(**plan.get(len(self.history) + 1, {}))
             record = self.step()
             bar.set_postfix_str(f"reward {record.reward:.2f}")
         if self.autosaves:
             self.save(self.autosaves.folder, keep=self.autosaves.keep)
         return self.history
+
+    def planned(self: SDPOTrainer, changes: dict[int, dict[str, Any]] | None, steps: int) -> dict[int, dict[str, Any]]:
+        """The changes of the next `steps` steps, checked; see `train`."""
+        check_kind("changes", changes, (dict, type(None)), "a dictionary {step: {field: value}}, as history.changes is")
+        found, taken = {}, len(self.history)
+        for step, fields in (changes or {}).items():
+            if isinstance(step, str):
+                raise TypeError(f"changes must have whole numbers as keys, the steps, got {shown(step)}; of what was JSON, give {{int(step): fields for step, fields in ...items()}}")
+            step = check_range("a step of changes", step, int, 1)
+            check_kind(f"changes[{step}]", fields, dict, "a dictionary {field: value}, as history.changes has them")
+            unknown_names(f"changes[{step}]: a running trainer's live fields", fields, list(self.LIVE_FIELDS))
+            found[step] = dict(fields)
+        config = self.config
+        for step, fields in sorted(found.items()):
+            made = self.history.changes.get(step, {})
+            if step <= taken and any(name not in made or made[name] != value for name, value in fields.items()):  # those that were made are no news
+                raise ValueError(f"changes[{step}] must be of a step to come, from {taken + 1} upwards: this trainer has taken {taken} steps, without {shown(fields)}")
+            if step > taken:
+                config = config.replace(live=True, quiet=True, **fields)  # a rehearsal: it raises what `apply` would raise hours later
+        late = sorted(step for step, fields in found.items() if step > taken + steps and fields)
+        if late:
+            warnings.warn(f"changes of step {', '.join(map(str, late[:10]))}{' ...' * (len(late) > 10)} are not made: this call ends with step {taken + steps}", stacklevel=3)
+        return found
 
     def evaluate(self: SDPOTrainer, n: int = 1024, split: str = "test", seed: int = 0, role: str = "student") -> Evaluation:
         """Accuracy on `n` problems of `split`; see `Evaluation`. The weights stay as they are.
@@ -109,7 +132,7 @@ class BetweenSteps:
         check_range("seconds", seconds, float, 0, 10**9)
         checkpoints.check_keep(keep)
         with self.lock:
-            checkpoints.check_optimizer(self)
+            checkpoints.check_saveable(self)
             checkpoints.run_of(self, folder).claim(overwrite=False)
             self.autosaves = Autosave(checkpoints.as_path(folder), seconds, keep, time.monotonic())
 

@@ -17,7 +17,7 @@ import copy
 import re
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -28,21 +28,25 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from sdpo_lab.config import SDPOConfig
-from sdpo_lab.errors import check_choice, check_kind, check_range, check_task
-from sdpo_lab.models import add_adapter, pick_device
+from sdpo_lab.errors import check_choice, check_kind, check_range, check_task, shown
+from sdpo_lab.models import add_adapter, check_attention, pick_device, read_config
 from sdpo_lab.records import History, StepRecord, from_json, software, to_json
 from sdpo_lab.rollouts import Rollout
-from sdpo_lab.run_files import FORMAT, STATE, Damaged, check_history, entry, link, sync
+from sdpo_lab.run_files import FORMAT, SHAPE, STATE, Damaged, alone, check_history, entry, link, sync
 from sdpo_lab.run_folder import RunFolder
 from sdpo_lab.scoring import unwrapped
 from sdpo_lab.tasks import TASKS, load_task
-from sdpo_lab.tasks.base import Problem, Task
+from sdpo_lab.tasks.base import Problem, Task, draw_problems
 from sdpo_lab.tasks.reasoning_gym import PREFIX, ReasoningGym
 
 if TYPE_CHECKING:
     from sdpo_lab.trainer import SDPOTrainer
 
 BASE = "base.safetensors"
+LORA_FIELDS = (
+    "peft_type", "task_type", "r", "lora_alpha", "target_modules", "exclude_modules", "lora_dropout", "fan_in_fan_out", "bias", "lora_bias", "use_rslora", "use_dora", "modules_to_save",
+    "init_lora_weights", "layers_to_transform", "layers_pattern", "rank_pattern", "alpha_pattern", "layer_replication", "target_parameters", "trainable_token_indices",
+    "ensure_weight_tying", "inference_mode", "base_model_name_or_path", "revision")
 
 
 def save(trainer: SDPOTrainer, folder: str | Path, overwrite: bool = False, keep: int | None = 1) -> Path:
@@ -55,8 +59,8 @@ def save(trainer: SDPOTrainer, folder: str | Path, overwrite: bool = False, keep
 
     Raises ValueError, before anything is written, for a folder that holds something else, or another trainer's run, or steps of this
     run that this trainer has not taken (it was resumed from an older step, or another one went on) unless `overwrite`; and for what cannot
-    be written: an optimiser other than AdamW, an adapter other than one of LoRA, problem data that is not JSON. Raises OSError, with
-    the cause, when the disk does not take it; the trainer and the last checkpoint are as they were.
+    be written: an optimiser other than AdamW, an adapter other than one of LoRA, problem data that JSON does not give back as it was. Raises OSError, with
+    the cause, when the disk does not take it, or another process saves there for half a minute; the trainer and the last checkpoint are as they were.
     """
     check_choice("overwrite", overwrite, (False, True))
     check_keep(keep)
@@ -68,34 +72,40 @@ def save(trainer: SDPOTrainer, folder: str | Path, overwrite: bool = False, keep
     source = past(trainer, run) if anew else run
     texts = {STATE: state(trainer), "model/adapter.json": adapter(trainer.model)}
     texts = {name: to_json(value) for name, value in texts.items() if value}
-    lines = [(to_json(asdict(r)) + "\n").encode() for r in trainer.history.records[source.steps if source else 0 :]]
+    records = trainer.history.records[source.steps if source else 0 :]
+    check_data(p for r in records for p in {a.problem.id: a.problem for a in r.rollouts}.values())
+    lines = [(to_json(asdict(r)) + "\n").encode() for r in records]
     with disk_errors_explained(run):
-        new = run.begin(len(trainer.history))
-        try:
-            if anew:
-                run.start_anew(others, source)
-            history = run.add(lines)
-            base = write_tensors(trainer, run, new)
-            write_skeleton(trainer, new / "model")
-            if "model/adapter.json" in texts:
-                (new / "model" / "adapter.json").write_text(texts["model/adapter.json"], encoding="utf-8")
-            files = {p.relative_to(new).as_posix(): p for p in sorted(new.rglob("*")) if p.is_file()}
-            known = {name: base if name == BASE and base else entry(p) for name, p in files.items()}
-            (new / STATE).write_text(to_json({**from_json(texts[STATE]), "history": history, "files": known}), encoding="utf-8")
-            for file in [*files.values(), new / STATE, new / "model"]:
-                sync(file)
-        except BaseException:
-            shutil.rmtree(new, ignore_errors=True)  # on a full disk it would stand in the way of the next try
-            raise
-        run.base = known[BASE]
-        return run.publish(new, keep)
+        run.path.mkdir(parents=True, exist_ok=True)
+        with alone(run.path):
+            if run.claim(overwrite) != others:
+                raise ValueError(f"{str(run.path)!r} was written by another process while this trainer began to save there; name another folder, or save again to overwrite")
+            new = run.begin(len(trainer.history))
+            try:
+                if anew:
+                    run.start_anew(others, source)
+                history = run.add(lines)
+                base = write_tensors(trainer, run, new)
+                write_skeleton(trainer, new / "model")
+                if "model/adapter.json" in texts:
+                    (new / "model" / "adapter.json").write_text(texts["model/adapter.json"], encoding="utf-8")
+                files = {p.relative_to(new).as_posix(): p for p in sorted(new.rglob("*")) if p.is_file()}
+                known = {name: base if name == BASE and base else entry(p) for name, p in files.items()}
+                (new / STATE).write_text(to_json({**from_json(texts[STATE]), "history": history, "files": known}), encoding="utf-8")
+                for file in [*files.values(), new / STATE, new / "model"]:
+                    sync(file)
+            except BaseException:
+                shutil.rmtree(new, ignore_errors=True)  # on a full disk it would stand in the way of the next try
+                raise
+            run.base = known[BASE]
+            return run.publish(new, keep)
 
 
 def resume(kind: type[SDPOTrainer], folder: str | Path, task: Task | None = None, device: str | None = None, step: int | None = None) -> SDPOTrainer:
     """The trainer as it was saved last, or at `step`, on the device it was on unless another is named.
 
-    Every file is checked against its size and sha256 before it is used. Raises ValueError, which says what of the run is still whole, for
-    a damaged or missing file and another format; and for a folder without a whole checkpoint, a `step` that was not kept, a model that
+    Every file is checked against its size and sha256 before it is used, and none is used that was not there when the checkpoint was written. Raises ValueError,
+    which says what of the run is still whole, for a damaged, missing or added file and another format; and for a folder without a whole checkpoint, a `step` that was not kept, a model that
     transformers builds in another way now, and when the task is missing or another one.
     """
     run = RunFolder(as_path(folder))
@@ -110,8 +120,8 @@ def resume(kind: type[SDPOTrainer], folder: str | Path, task: Task | None = None
     names, tensors = dict(model.named_parameters()) | dict(model.named_buffers()), load_file(at / BASE) | student
     odd = sorted(n for n in {*names, *tensors} if n not in names or n not in tensors or names[n].shape != tensors[n].shape)
     if type(unwrapped(model)).__name__ != saved["model"]["class"] or odd:
-        raise ValueError(f"{at} holds a {saved['model']['class']} with other weights than the {type(unwrapped(model)).__name__} that transformers builds of its "
-                         f"config (they differ in {odd[:5]}); the versions it was made with are in {STATE}: {saved['versions']}")
+        raise ValueError(f"{at} holds a {shown(saved['model']['class'])} with other weights than the {type(unwrapped(model)).__name__} that transformers builds of its "
+                         f"config (they differ in {odd[:5]}); the versions it was made with are in {STATE}: {shown(saved['versions'])}")
     for name, tensor in tensors.items():
         names[name].data = tensor
     for name, p in model.named_parameters():
@@ -122,14 +132,15 @@ def resume(kind: type[SDPOTrainer], folder: str | Path, task: Task | None = None
     mine = trainer.teacher.copies() if trainer.teacher else {}
     for name, tensor in load_file(at / "teacher.safetensors").items():
         mine[name].data = tensor.to(mine[name].device)
-    trainer.optimizer.param_groups[0].update(saved["optimizer"])
+    group = trainer.optimizer.param_groups[0]
+    group.update((key, value) for key, value in saved["optimizer"].items() if key in group and key != "params")
     weights = trainable(model)
     for name, tensor in load_file(at / "optimizer.safetensors").items():
         weight, key = name.rsplit("/", 1)
         trainer.optimizer.state[weights[weight]][key] = tensor if key == "step" else tensor.to(model.device)
     trainer.history = read_history(run, saved)
-    for name, value in saved["counters"].items():
-        setattr(trainer, name, value)
+    for name in SHAPE["counters"]:
+        setattr(trainer, name, saved["counters"][name])
     if "state" in saved["task"]:
         task.load_state_dict(saved["task"]["state"])
     trainer.folders[run.path] = run
@@ -147,6 +158,8 @@ def save_pretrained(trainer: SDPOTrainer, folder: str | Path, merge: bool = Fals
     """The student alone, as transformers and peft read it: a model, or with LoRA the adapter; `merge` adds the adapter into the weights."""
     check_choice("merge", merge, (False, True))
     folder, model = as_path(folder), trainer.model
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{str(folder)!r} is a file; name a folder")
     if merge:
         if not hasattr(model, "merge_and_unload"):
             raise ValueError("merge=True is for a model with an adapter; this one has none")
@@ -155,9 +168,36 @@ def save_pretrained(trainer: SDPOTrainer, folder: str | Path, merge: bool = Fals
     trainer.tokenizer.save_pretrained(folder)
 
 
+def check_saveable(trainer: SDPOTrainer) -> None:
+    """Raise ValueError where it can be known before a step that the run could not be saved."""
+    check_optimizer(trainer)
+    adapter(trainer.model)
+    if not hasattr(trainer.task, "state_dict"):  # one that has a state might be moved on by the question
+        check_data(draw_problems(trainer.task, 1, "train", 0))
+
+
 def check_optimizer(trainer: SDPOTrainer) -> None:
     if type(trainer.optimizer) is not torch.optim.AdamW or len(trainer.optimizer.param_groups) > 1:
         raise ValueError(f"only the state of one AdamW parameter group can be saved; this trainer's optimizer is\n{trainer.optimizer}")
+
+
+def check_data(problems: Iterable[Problem]) -> None:
+    """Raise ValueError where the data of a problem would come back from a saved history as something else: a tuple as a list, the key 1 as "1"."""
+    for p in problems:
+        for key, value in p.data.items():
+            (back,) = from_json(to_json({key: value})).values()
+            if not isinstance(key, str) or not alike(value, back):
+                raise ValueError(f"a run is saved as JSON, and data[{shown(key)}] of the problem {shown(p.id)} would come back from it as {shown(back)} instead of {shown(value)}: give "
+                                 "numbers, strings, lists, and dictionaries whose keys are strings")
+
+
+def alike(one: Any, two: Any) -> bool:
+    """Equal, where nan is nan, and a tuple is no list."""
+    if isinstance(one, dict):
+        return isinstance(two, dict) and one.keys() == two.keys() and all(alike(one[key], two[key]) for key in one)
+    if isinstance(one, list):
+        return isinstance(two, list) and len(one) == len(two) and all(map(alike, one, two))
+    return bool(one == two or (one != one and two != two))
 
 
 def check_keep(keep: int | None) -> None:
@@ -217,8 +257,11 @@ def bases(trainer: SDPOTrainer, run: RunFolder) -> Iterator[tuple[Path, dict[str
 def disk_errors_explained(run: RunFolder) -> Iterator[None]:
     try:
         yield
-    except (OSError, SafetensorError) as error:
-        number = getattr(error, "errno", None) or int((re.findall(r"os error (\d+)", str(error)) or [5])[0])
+    except Exception as error:
+        said = re.findall(r"os error (\d+)", str(error))  # tokenizers has no kind of exception for it
+        if not isinstance(error, (OSError, SafetensorError)) and not (type(error) is Exception and said):
+            raise
+        number = getattr(error, "errno", None) or int((said or [5])[0])
         raise OSError(number, f"the run could not be saved in {str(run.path)!r}: {error}. What was saved there before is whole, and the trainer holds all of its steps: "
                               "make room or name another folder, and save again") from error
 
@@ -231,7 +274,7 @@ def state(trainer: SDPOTrainer) -> dict[str, Any]:
     task, model = trainer.task, trainer.model
     return {
         "format": FORMAT, "step": len(trainer.history), "config": trainer.config.to_dict(), "explicit": sorted(trainer.config.explicit),
-        "counters": {name: getattr(trainer, name) for name in ("skipped_steps", "bad_steps", "optimizer_steps", "halved")}, "changes": trainer.history.changes,
+        "counters": {name: getattr(trainer, name) for name in SHAPE["counters"]}, "changes": trainer.history.changes,
         "keep_attempts": trainer.history.keep_attempts,
         "optimizer": {k: v for k, v in trainer.optimizer.param_groups[0].items() if k != "params"},
         "model": {"class": type(unwrapped(model)).__name__, "attention": model.config._attn_implementation, "device": str(model.device), "training": model.training},
@@ -250,12 +293,15 @@ def moments(trainer: SDPOTrainer) -> dict[str, torch.Tensor]:
 def find_task(saved: dict[str, Any], given: Task | None) -> Task:
     shipped = ReasoningGym if str(saved["name"]).startswith(PREFIX) else TASKS.get(saved["name"])
     if given is None and shipped and shipped.__name__ == saved["class"]:  # not one in a guard, say: what its class adds is not in the name
+        if saved["dials"].get("allow_weak"):
+            raise ValueError(f"the run was made on {shown(saved['name'])} with allow_weak=True, which lets programs run that can do harm; pass the task to say so yourself: "
+                             "resume(folder, task=lab.load_task(...))")
         return load_task(saved["name"], **saved["dials"])
     if given is None:
-        raise ValueError(f"the run was made on a task of your own ({saved['class']}); pass it: SDPOTrainer.resume(folder, task=...) needs one, got None")
+        raise ValueError(f"the run was made on a task of your own ({shown(saved['class'])}); pass it: SDPOTrainer.resume(folder, task=...) needs one, got None")
     was, now = (saved["name"], saved["dials"]), (getattr(given, "name", None), from_json(to_json(getattr(given, "dials", {}))))
     if was != now:
-        raise ValueError(f"the run was made on the task {was[0]!r} with the dials {was[1]}; the one given is {now[0]!r} with {now[1]}")
+        raise ValueError(f"the run was made on the task {shown(was[0])} with the dials {shown(was[1])}; the one given is {shown(now[0])} with {shown(now[1])}")
     return given
 
 
@@ -268,7 +314,19 @@ def adapter(model: Any) -> dict[str, Any] | None:
         return None
     if list(found) != ["default"] or found["default"].peft_type != "LORA":
         raise ValueError(f"only a model with one LoRA adapter named 'default' can be saved as a run; this one has {found}")
-    return {key: sorted(value) if isinstance(value, set) else value for key, value in found["default"].to_dict().items()}
+    return lora_fields({key: sorted(value) if isinstance(value, set) else value for key, value in found["default"].to_dict().items()})
+
+
+def lora_fields(found: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a LoRA adapter's config that are saved and read. Raises ValueError where one of the others is in use: some of those name modules and files
+    that peft would load."""
+    from peft import LoraConfig
+
+    default = LoraConfig().to_dict()
+    for key, value in found.items():
+        if key not in (*LORA_FIELDS, "auto_mapping", "peft_version") and value and value != default.get(key):  # those two are for other ways of loading
+            raise ValueError(f"the adapter's config has {shown(key)} = {shown(value)}, which cannot be saved and read here; of LoRA's settings these can: {', '.join(LORA_FIELDS)}")
+    return {key: value for key, value in found.items() if key in LORA_FIELDS and key in default}
 
 
 def write_skeleton(trainer: SDPOTrainer, folder: Path) -> None:
@@ -279,14 +337,18 @@ def write_skeleton(trainer: SDPOTrainer, folder: Path) -> None:
 
 def read_skeleton(folder: Path, attention: str) -> tuple[Any, Any]:
     """(model whose weights are yet to be filled in, tokenizer). Code that lies there is never run, and nobody is asked whether to."""
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-    model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, trust_remote_code=False), trust_remote_code=False, dtype=torch.float32, attn_implementation=attention)
+    check_attention(f"{folder.parent / STATE}", attention)
+    model = AutoModelForCausalLM.from_config(read_config(folder), trust_remote_code=False, dtype=torch.float32, attn_implementation=attention)
     model.generation_config = GenerationConfig.from_pretrained(folder)
     if (folder / "adapter.json").exists():
         from peft import LoraConfig
 
-        lora = LoraConfig.from_peft_type(**from_json((folder / "adapter.json").read_text(encoding="utf-8")))
+        fields = from_json((folder / "adapter.json").read_text(encoding="utf-8"))
+        if not isinstance(fields, dict) or fields.pop("peft_type", None) != "LORA":
+            raise ValueError(f"{folder / 'adapter.json'} is not the config of a LoRA adapter")
+        lora = LoraConfig(**lora_fields(fields))
         model.name_or_path = lora.base_model_name_or_path  # where it once came from, not where it lies now
         model = add_adapter(model, lora)
     return model, AutoTokenizer.from_pretrained(folder, trust_remote_code=False)

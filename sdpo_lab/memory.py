@@ -10,7 +10,7 @@ import torch
 
 from sdpo_lab.config import TEACHERS
 from sdpo_lab.errors import check_choice, check_range
-from sdpo_lab.models import add_adapter, find_source, lora_config, model_folders
+from sdpo_lab.models import add_adapter, find_source, lora_config, model_folders, read_config
 from sdpo_lab.objective import LOGITS_AT_ONCE
 
 GIB = 2**30
@@ -127,7 +127,7 @@ def skeleton(source: Any, lora: int | Any | None = None) -> Any:
         family, numbers = SHAPES[str(source)]
         source = AutoConfig.for_model(family, tie_word_embeddings=True, **numbers)
     elif isinstance(source, (str, Path)):
-        source = AutoConfig.from_pretrained(str(find_source(source)), trust_remote_code=False)
+        source = read_config(find_source(source))
     elif not isinstance(source, PretrainedConfig):
         raise TypeError(f"give a model, its config, or a name ({', '.join([*SHAPES, *model_folders()])}); got {type(source).__name__}")
     with torch.device("meta"):

@@ -16,6 +16,8 @@ from sdpo_lab.chat import render
 from sdpo_lab.errors import check_choice, check_kind, check_range, shown
 
 DEFAULT = "lab-1m"
+#: Ways to compute attention that are part of transformers, or of a package installed here. Any other name would be fetched from the Hub, and is code.
+ATTENTION = ("eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3")
 
 
 def model_folders() -> dict[str, Path]:
@@ -53,7 +55,7 @@ def load_model(name: str = DEFAULT, device: str = "auto", dtype: str = "auto", l
                           {"enable_thinking": True} lets a Qwen3 think. They travel with the tokenizer, into checkpoints too
 
     Raises ValueError at once for a name that is neither shipped, nor a folder, nor like a Hub id, with what there is, and for a
-    model that cannot be used here: no end-of-sequence token, no chat template, an architecture that brings its own code.
+    model that cannot be used here: no end-of-sequence token, no chat template, an architecture or an attention that brings its own code.
     OSError for a Hub id that cannot be reached. No code of a model repository is ever run. A padding token is not needed.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -70,7 +72,7 @@ def load_model(name: str = DEFAULT, device: str = "auto", dtype: str = "auto", l
     with quiet(), own_code_refused(name):
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         set_chat(tokenizer, name, chat_template, chat_template_kwargs)
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.bfloat16 if dtype == "bfloat16" else torch.float32, trust_remote_code=False,
+        model = AutoModelForCausalLM.from_pretrained(source, config=read_config(source), dtype=torch.bfloat16 if dtype == "bfloat16" else torch.float32, trust_remote_code=False,
                                                      **attention).to(device)
     model = add_adapter(model, adapter) if adapter else model
     if tokenizer.eos_token_id is None and getattr(model.generation_config, "eos_token_id", None) is None:
@@ -102,6 +104,23 @@ def set_chat(tokenizer: Any, name: str, template: str | None, arguments: dict[st
     rendered = render(tokenizer, [{"role": "user", "content": "question"}])
     if "question" not in rendered:
         raise ValueError(f"the chat template of {str(name)!r} does not show what the user says; it renders {rendered!r}")
+
+
+def read_config(source: str | Path) -> Any:
+    """The config of a model. Raises ValueError where it would have code fetched."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    for part in (config, *(getattr(config, name, None) for name in config.sub_configs)):
+        check_attention(f"the config of {str(source)!r}", getattr(part, "_attn_implementation", None))
+    return config
+
+
+def check_attention(where: str, name: object) -> None:
+    """Raise ValueError unless attention of this name is computed by what is installed here; None is transformers' choice."""
+    if name is not None and name not in ATTENTION:
+        raise ValueError(f"{where} asks for attention of the kind {shown(name)}, which is none of {', '.join(ATTENTION)}: it would be code from elsewhere, which is never run "
+                         "here. Take the name out of the file")
 
 
 @contextmanager
@@ -185,14 +204,16 @@ def check_hub(name: str) -> None:
 
 
 def pick_device(device: str) -> torch.device:
+    """The device of this name. Raises ValueError for one that is none of "auto", "cpu", "cuda", "cuda:<n>" and "mps", or is not there."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(f"device must be 'auto', 'cpu', 'cuda', 'cuda:<n>' or 'mps'; got {device!r}") from error
+        check_choice("device", chosen.type, ("cpu", "cuda", "mps"))  # of the others torch knows, "meta" holds no weights, and none was ever tried
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f"device must be 'auto', 'cpu', 'cuda', 'cuda:<n>' or 'mps'; got {shown(device)}") from error
     if (chosen.type == "cuda" and not torch.cuda.is_available()) or (chosen.type == "mps" and not torch.backends.mps.is_available()):
-        raise ValueError(f"device {device!r} is not available on this machine; use 'auto' or 'cpu'")
+        raise ValueError(f"device {shown(device)} is not available on this machine; use 'auto' or 'cpu'")
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device {device!r} is not there: this machine has cuda:0 to cuda:{torch.cuda.device_count() - 1}")
+        raise ValueError(f"device {shown(device)} is not there: this machine has cuda:0 to cuda:{torch.cuda.device_count() - 1}")
     return chosen

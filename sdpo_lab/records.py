@@ -12,6 +12,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sdpo_lab._version import __version__
 from sdpo_lab.config import SDPOConfig
 from sdpo_lab.rollouts import Rollout
@@ -142,9 +144,10 @@ def each_float(value: Any, change: Callable[[float], Any]) -> Any:
 
 
 def to_json(value: Any) -> str:
-    """One line, all of it ASCII; a number that JSON lacks becomes {"not finite": "nan"}, and a dictionary that looks like that has its value in a list.
-    Raises ValueError for what is neither."""
+    """One line, all of it ASCII; a number that JSON lacks becomes {"not finite": "nan"}, and a dictionary that looks like that has its value in a list. A
+    number of numpy becomes Python's. Raises ValueError for what is none of these."""
     def tidy(v: Any) -> Any:
+        v = v.item() if isinstance(v, (np.number, np.bool_)) else v
         if isinstance(v, dict):
             return {k: [tidy(x)] if set(v) == {"not finite"} else tidy(x) for k, x in v.items()}
         if isinstance(v, (list, tuple)):
@@ -153,7 +156,7 @@ def to_json(value: Any) -> str:
 
     try:
         return json.dumps(tidy(value), allow_nan=False)
-    except TypeError as error:
+    except (TypeError, RecursionError) as error:
         raise ValueError(f"a run is saved as JSON, and this is none: {error}. Problem.data, a task's dials and its state_dict() must be JSON-able") from error
 
 

@@ -2,23 +2,47 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
 import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from sdpo_lab.errors import shown
 from sdpo_lab.records import from_json
+
+try:
+    import fcntl
+except ImportError:  # Windows: nothing keeps two processes there from saving into one folder at once
+    fcntl = None
 
 FORMAT = 2
 NAME = re.compile(r"checkpoint-(\d{6,})(-again)*")
 LATEST, HISTORY, STATE = "latest.json", "history.jsonl", "state.json"
+NEEDED = {"model/config.json", *(f"{part}.safetensors" for part in ("student", "teacher", "optimizer", "base"))}
+#: What a state.json holds, and of what kind; "files" and what is in these besides is checked where it is used.
+SHAPE: dict[str, Any] = {
+    "config": dict, "explicit": list, "counters": {name: int for name in ("skipped_steps", "bad_steps", "optimizer_steps", "halved")}, "changes": dict,
+    "keep_attempts": (int, type(None)), "optimizer": dict, "model": {"class": str, "attention": (str, type(None)), "device": str, "training": bool},
+    "task": {"name": (str, type(None)), "dials": dict, "class": str}, "versions": dict, "history": {"steps": int, "bytes": int, "sha256": str}}
 UNFINISHED = re.compile(rf"(checkpoint-.*|{re.escape(HISTORY)}|{re.escape(LATEST)})\.partial")
+
+
+#: What reading a file that is not what it should be can raise; RecursionError is of JSON nested too deep.
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
 class Damaged(ValueError):
     """A file of a checkpoint is missing or not what was written."""
+
+
+class NewerFormat(ValueError):
+    """A run of a version to come: nothing of it is damaged, and nothing of it may be written over."""
 
 
 def number(name: str) -> int:
@@ -26,26 +50,44 @@ def number(name: str) -> int:
 
 
 def check(at: Path, mark: str | None) -> dict[str, Any]:
-    """The state of a checkpoint all of whose files are what was written; `mark` is the checksum of its state.json. Raises Damaged."""
+    """The state of a checkpoint all of whose files are what was written, and which holds no others; `mark` is the checksum of its state.json. Raises
+    Damaged. Nothing is opened but files that lie in the checkpoint."""
     try:
         state = from_json((at / STATE).read_text(encoding="utf-8"))
         version = state["format"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise Damaged(f"{at / STATE} cannot be read ({type(error).__name__}: {error})") from error
+    except UNREADABLE as error:
+        raise Damaged(f"{at / STATE} cannot be read ({type(error).__name__}: {shown(str(error))})") from error
     if version != FORMAT:
-        raise Damaged(f"{at} has format {version}; this version reads format {FORMAT}. It was written by sdpo_lab "
-                      f"{state.get('versions', {}).get('sdpo_lab', 'of an unknown version')}")
+        versions = state.get("versions")
+        by = versions.get("sdpo_lab") if isinstance(versions, dict) else None
+        raise Damaged(f"{at} has format {shown(version)}; this version reads format {FORMAT}. It was written by sdpo_lab {shown(by) if by else 'of an unknown version'}")
     if checksum(at / STATE) != mark:
         raise Damaged(f"{at / STATE} is not the file that was written (its sha256 is not the one in {LATEST})")
+    check_shape(at, state, SHAPE)
+    check_shape(at, state, {"files": {str(name): {"bytes": int, "sha256": str} for name in {*NEEDED, *state["files"]}} if isinstance(state.get("files"), dict) else dict})
+    there = {p.relative_to(at).as_posix(): p for p in at.rglob("*") if p.is_file() and not any(part.startswith(".") for part in p.relative_to(at).parts)}
     for name, known in state["files"].items():
-        file = at / name
-        if not file.is_file():
-            raise Damaged(f"{file} is missing")
+        if name not in there:
+            raise Damaged(f"{at / name if name in NEEDED else shown(name)} is missing in {at.name}")
+        file = there.pop(name)
         if file.stat().st_size != known["bytes"]:
             raise Damaged(f"{file} has {file.stat().st_size} bytes instead of {known['bytes']}")
         if checksum(file) != known["sha256"]:
             raise Damaged(f"{file} is damaged: it has other bytes than were written (another sha256)")
+    strange = sorted({*there} - {STATE, HISTORY})
+    if strange:  # what transformers finds beside its own files it reads
+        raise Damaged(f"{at} holds {shown(strange[0])}, which was not there when the checkpoint was written; remove it to go on")
     return state
+
+
+def check_shape(at: Path, found: Any, shape: dict[str, Any], where: str = "") -> None:
+    """Raise Damaged unless `found` has what `shape` names, and of that kind."""
+    for key, kind in shape.items():
+        value = found.get(key) if isinstance(found, dict) else None
+        if isinstance(kind, dict):
+            check_shape(at, value, kind, f"{where}{key}.")
+        elif not isinstance(value, kind) or isinstance(value, bool) and kind is int:
+            raise Damaged(f"{at / STATE} is none that sdpo_lab wrote: {shown(where + key)} is {shown(value)}")
 
 
 def history_of(at: Path) -> Path:
@@ -72,7 +114,7 @@ def check_history(file: Path, known: dict[str, Any]) -> Any:
 def is_whole(at: Path) -> bool:
     try:
         check_history(history_of(at), check(at, checksum(at / STATE))["history"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except UNREADABLE:
         return False
     return True
 
@@ -84,7 +126,7 @@ def has_student(at: Path) -> bool:
     file = at / "student.safetensors"
     try:
         return checksum(file) == from_json((at / STATE).read_text(encoding="utf-8"))["files"][file.name]["sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except UNREADABLE:
         pass
     try:
         with safe_open(file, "pt") as f:
@@ -111,6 +153,28 @@ def link(file: Path, to: Path) -> None:
         os.link(file, to)
     except OSError:
         shutil.copyfile(file, to)
+
+
+@contextmanager
+def alone(folder: Path, seconds: float = 30.0) -> Iterator[None]:
+    """The only one, of all processes and trainers, to write into `folder`, which exists. Raises OSError when another one is at it for `seconds`."""
+    descriptor = None if fcntl is None else os.open(folder, os.O_RDONLY)
+    try:
+        began = time.monotonic()
+        while descriptor is not None:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() - began > seconds:
+                    raise OSError(errno.EBUSY, "another process has been saving there for too long") from error
+                time.sleep(0.02)
+            except OSError:  # a file system without locks
+                break
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 def sync(path: Path) -> None:

@@ -21,8 +21,24 @@ from pathlib import Path
 from typing import Any
 
 from sdpo_lab import run_files
+from sdpo_lab.errors import shown
 from sdpo_lab.records import to_json
-from sdpo_lab.run_files import FORMAT, HISTORY, LATEST, NAME, STATE, UNFINISHED, Damaged, checksum, history_of, link, number, sync
+from sdpo_lab.run_files import (
+    FORMAT,
+    HISTORY,
+    LATEST,
+    NAME,
+    STATE,
+    UNFINISHED,
+    UNREADABLE,
+    Damaged,
+    NewerFormat,
+    checksum,
+    history_of,
+    link,
+    number,
+    sync,
+)
 
 
 class RunFolder:
@@ -83,11 +99,16 @@ class RunFolder:
             return None
         try:
             found = json.loads(file.read_text(encoding="utf-8"))
+            version = found.get("format", 1)
+            if version not in (1, FORMAT):
+                raise NewerFormat(f"{file} has format {shown(version)}; this version of sdpo_lab reads format {FORMAT}. Use the version that wrote it, or name another folder")
             name, kept = found["checkpoint"], found.get("kept", {found["checkpoint"]: None})  # format 1 kept one
             if not all(NAME.fullmatch(n) for n in kept) or name is not None and name not in kept:
                 raise ValueError(f"it names {name!r} among {sorted(kept)}")
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise Damaged(f"{file} is damaged ({type(error).__name__}: {error})") from error
+        except NewerFormat:
+            raise
+        except UNREADABLE as error:
+            raise Damaged(f"{file} is damaged ({type(error).__name__}: {shown(str(error))})") from error
         return {"checkpoint": name, "kept": kept}
 
     def there(self, pointer: dict[str, Any] | None) -> list[str]:

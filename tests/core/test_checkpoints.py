@@ -173,7 +173,7 @@ def test_what_cannot_be_saved_or_resumed_is_refused_by_name(tiny, tmp_path):
     other.save(tmp_path / "run", overwrite=True)
     with pytest.raises(ValueError, match=r"no saved run \(no latest.json\)"):
         lab.SDPOTrainer.resume(tmp_path / "mine")
-    with pytest.raises(ValueError, match=r"a task of your own \(Vowels\); pass it"):
+    with pytest.raises(ValueError, match=r"a task of your own \('Vowels'\); pass it"):
         lab.SDPOTrainer.resume(tmp_path / "run")
     with pytest.raises(ValueError, match="made on the task None.*given is 'toolcall'"):
         lab.SDPOTrainer.resume(tmp_path / "run", task=lab.load_task("toolcall"))

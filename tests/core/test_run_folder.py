@@ -241,7 +241,19 @@ def test_where_nothing_else_is_whole_the_sentence_that_saves_the_student_works(t
         resume(tmp_path / "run")
 
 
-@pytest.mark.parametrize("text, words", [("", "JSONDecodeError"), ("[]", "TypeError"), ('{"checkpoint": "../../etc", "kept": {"../../etc": ""}}', "it names '../../etc'"),
+def test_a_run_of_a_later_version_is_neither_read_nor_written_over(tiny, tmp_path):
+    t = run_of(tiny, tmp_path / "run", saves=2)
+    file = tmp_path / "run" / "latest.json"
+    file.write_text('{"format": 3, "newest": "checkpoint-000002"}')
+    before = sorted(tmp_path.rglob("*"))
+    for what in (lambda: resume(tmp_path / "run"), lambda: t.save(tmp_path / "run", overwrite=True), lambda: trainer(tiny).autosave(tmp_path / "run")):
+        with pytest.raises(ValueError, match="has format 3; this version of sdpo_lab reads format 2. Use the version that wrote it, or name another folder$"):
+            what()
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("text, words", [("", "JSONDecodeError"), ("[]", "AttributeError"), ("[" * 200_000, "RecursionError"),
+                                         ('{"checkpoint": "../../etc", "kept": {"../../etc": ""}}', "it names '../../etc'"),
                                          ('{"checkpoint": "checkpoint-000009", "kept": {}}', "it names 'checkpoint-000009'")])
 def test_a_damaged_pointer_is_refused_and_the_line_that_mends_it_does(tiny, tmp_path, text, words):
     t = run_of(tiny, tmp_path / "run", saves=2)
@@ -260,7 +272,7 @@ def test_format_1_another_model_and_a_missing_checkpoint_are_refused(tiny, tmp_p
     shutil.copytree(tmp_path / "run" / "checkpoint-000001", old)
     (old / "state.json").write_text(json.dumps({"format": 1, "step": 1, "versions": {"sdpo_lab": "0.1.0"}}))
     (tmp_path / "old" / "latest.json").write_text(json.dumps({"checkpoint": "checkpoint-000001"}))
-    with pytest.raises(ValueError, match=r"has format 1; this version reads format 2.*written by sdpo_lab 0\.1\.0; the weights of the student of checkpoint-000001 are whole"):
+    with pytest.raises(ValueError, match=r"has format 1; this version reads format 2.*written by sdpo_lab .0\.1\.0.; the weights of the student of checkpoint-000001 are whole"):
         resume(tmp_path / "old")
     with pytest.raises(ValueError, match="holds another run"):
         t.save(tmp_path / "old")
