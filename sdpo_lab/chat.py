@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 from sdpo_lab.errors import shown
+from sdpo_lab.special_tokens import refuse_made, special_strings, without_special
 
 
 def encode_chat(tokenizer: Any, messages: list[dict[str, str]]) -> list[int]:
@@ -14,7 +15,8 @@ def encode_chat(tokenizer: Any, messages: list[dict[str, str]]) -> list[int]:
 
     One render, one tokenisation. Only where a message holds the string of a special token is the render cut there and
     that string tokenised as plain characters. What the template reads besides is `load_model`'s chat_template_kwargs, by
-    default enable_thinking=False. Raises ValueError when the tokenizer has no chat template.
+    default enable_thinking=False. Raises ValueError when the tokenizer has no chat template, and where the template or the tokenizer makes a
+    special token of texts that hold none: it drops characters, sets two texts side by side, or has a normalizer.
     """
     if not getattr(tokenizer, "chat_template", None):
         raise ValueError("the tokenizer has no chat template; set tokenizer.chat_template (see the model's card) before using it here")
@@ -29,10 +31,11 @@ def encode_chat(tokenizer: Any, messages: list[dict[str, str]]) -> list[int]:
         found.append(match.group())
         return f"{mark}{len(found) - 1};"
 
-    if special:
-        messages = [{k: special.sub(hide, v) if isinstance(v, str) else v for k, v in m.items()} for m in messages]
-    pieces = re.split(f"{mark}(\\d+);", render(tokenizer, messages))  # template and text in even places, marks in odd ones
-    return [token for i, piece in enumerate(pieces) for token in (encode_plain(tokenizer, found[int(piece)]) if i % 2 else encode(tokenizer, piece))]
+    hidden = [{k: special.sub(hide, v) if special and isinstance(v, str) else v for k, v in m.items()} for m in messages]
+    pieces = re.split(f"{mark}(\\d+);", render(tokenizer, hidden))  # template and text in even places, marks in odd ones
+    ids = [token for i, piece in enumerate(pieces) for token in (encode_plain(tokenizer, found[int(piece)]) if i % 2 else encode(tokenizer, piece))]
+    refuse_made(tokenizer, messages, ids, lambda chat: encode(tokenizer, render(tokenizer, chat)))
+    return ids
 
 
 def render(tokenizer: Any, messages: list[dict[str, str]]) -> str:
@@ -42,27 +45,20 @@ def render(tokenizer: Any, messages: list[dict[str, str]]) -> str:
 
 
 def encode_plain(tokenizer: Any, text: str) -> list[int]:
-    """Ids of `text` with no special token among them, whatever it says."""
+    """Ids of `text` with no special token among them, whatever it says. Raises ValueError where one of its characters alone is such a token."""
     special = special_strings(tokenizer)
     pieces = [text] if special is None else special.split(text)
     ids = encode(tokenizer, pieces[0])
     for string, piece in zip(special.findall(text) if special else (), pieces[1:]):  # cut after its first character, a special token is none
         rest = encode_plain if special.search(string, 1) else encode  # but what is left may be another one
         ids += encode(tokenizer, string[:1]) + rest(tokenizer, string[1:]) + encode(tokenizer, piece)
-    return ids
+    return without_special(tokenizer, text, ids, encode)
 
 
 def encode(tokenizer: Any, text: str) -> list[int]:
     """Ids of `text`, in which a special token's string is one. Half a surrogate pair, which no tokenizer can read, becomes U+FFFD."""
     text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return list(tokenizer(text, add_special_tokens=False).input_ids) if text else []
-
-
-def special_strings(tokenizer: Any) -> re.Pattern[str] | None:
-    """A pattern of every special token's string, longest first; None when the tokenizer has none."""
-    # some tokenizers add runs of spaces as tokens of their own; those are text
-    strings = {s for s in {t.content for t in tokenizer.added_tokens_decoder.values()} | set(tokenizer.all_special_tokens) if s.strip()}
-    return re.compile("|".join(re.escape(s) for s in sorted(strings, key=len, reverse=True))) if strings else None
 
 
 def unused_mark(messages: list[dict[str, str]]) -> str:

@@ -7,10 +7,15 @@ import functools
 import inspect
 import math
 import numbers
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
 MOST = 160  #: characters of a value in a message
+#: A reward lies between minus this and this: far beyond, a gradient in float32 is not finite.
+MOST_REWARD = 1e6
+#: The largest number of a range without an upper end: what torch and JSON's readers can hold.
+LARGEST = {int: 2**63 - 1, float: sys.float_info.max}
 
 
 def check_choice(name: str, value: object, allowed: Iterable) -> Any:
@@ -24,13 +29,27 @@ def check_choice(name: str, value: object, allowed: Iterable) -> Any:
 
 
 def check_range(name: str, value: object, kind: type, low: float, high: float = math.inf) -> Any:
-    """`value` as a Python int (or float). Raises TypeError unless it is one, ValueError unless low <= value <= high and finite."""
+    """`value` as a Python int (or float). Raises TypeError unless it is one, ValueError unless low <= value <= high and finite; an int, where `high`
+    is infinite, below 2**63."""
     between = f"from {low} to {high}" if high < math.inf else f"from {low} upwards"
     if isinstance(value, bool) or not isinstance(value, numbers.Integral if kind is int else numbers.Real):
         raise TypeError(f"{name} must be {'a whole number' if kind is int else 'a number'} {between}; got {shown(value)}")
     if not low <= value <= high or value == math.inf:
         raise ValueError(f"{name} must be {between}; got {shown(value)}")
+    if isinstance(value, numbers.Rational) and value > LARGEST[kind]:  # Python's whole numbers have no end
+        raise ValueError(f"{name} must be from {low} to {LARGEST[kind]}; got {shown(value)}")
     return kind(value)
+
+
+def check_reward(name: str, value: object) -> float:
+    """`value` as a float. Raises TypeError unless it is an int or a float, ValueError unless it is finite and from -MOST_REWARD to MOST_REWARD."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number, got {shown(value)} ({type(value).__name__})")
+    if value != value or value in (math.inf, -math.inf):
+        raise ValueError(f"{name} must be finite, got {value!r}; return 0.0 for an attempt that cannot be judged")
+    if abs(value) > MOST_REWARD:
+        raise ValueError(f"{name} must be from {-MOST_REWARD:.0f} to {MOST_REWARD:.0f}, got {shown(value)}; divide all rewards by the same number, 0 to 1 is usual")
+    return float(value)
 
 
 def check_text(name: str, value: object, fix: str = "") -> str:
@@ -64,12 +83,72 @@ def check_task(task: object, methods: tuple[str, ...] = ("problems", "judge")) -
             raise TypeError(f"task must have a method {method}(), got {shown(task)}; lab.load_task and lab.task_from_function make one")
 
 
+def check_rollouts(rollouts: Any, vocabulary: int) -> list:
+    """The attempts, for a step. Raises TypeError unless they are a list of Rollout, and TypeError or ValueError for one whose problem is none, whose
+    texts are no strings, whose ids are no list of Python's whole numbers from 0 to `vocabulary` - 1, whose index is none from 0 upwards, whose entropy is no
+    number, or whose reward is neither None nor as of `check_reward`."""
+    from sdpo_lab.rollouts import Rollout  # here: both need this module
+    from sdpo_lab.tasks.base import check_problems
+
+    if not (isinstance(rollouts, list) and all(isinstance(r, Rollout) for r in rollouts)):
+        raise TypeError(f"rollouts must be a list of Rollout, as lab.rollout gives it, got {shown(rollouts)}")
+    check_problems([r.problem for r in rollouts], "rollouts")
+    for r in rollouts:
+        whose = f"of a rollout of problem {shown(r.problem.id)}"
+        check_range(f"index {whose}", r.index, int, 0)
+        whose = f"of rollout {r.index} of problem {shown(r.problem.id)}"
+        check_text(f"text {whose}", r.text, "it is the decoded completion, without special tokens")
+        check_text(f"feedback {whose}", r.feedback, "'' when there is none")
+        check_kind(f"entropy {whose}", r.entropy, (int, float), "a number, nan when it is not known")
+        check_choice(f"truncated {whose}", r.truncated, (False, True))
+        check_kind(f"completion_ids {whose}", r.completion_ids, list, "a list of token ids; .tolist() makes one of a tensor or an array")
+        for i in r.completion_ids:
+            if type(i) is not int:
+                raise TypeError(f"completion_ids {whose} must be Python's whole numbers, one has the type {type(i).__name__}: {shown(i)}; .tolist() makes them of a tensor or an array")
+            if not 0 <= i < vocabulary:
+                raise ValueError(f"completion_ids {whose} must be from 0 to {vocabulary - 1}, the model's vocabulary; got {shown(i)}. Sample them with this model and its tokenizer")
+        if r.reward is not None:
+            check_reward(f"reward {whose}", r.reward)
+    return rollouts
+
+
 def check_model(model: object, tokenizer: object) -> None:
-    """Raise TypeError unless these are a model and a tokenizer of transformers, in this order."""
+    """Raise TypeError unless these are a model and a tokenizer of transformers, in this order; ValueError for a model on the device "meta", which has no
+    weights, and for a tokenizer with a text's token for which the model's input embedding has no row.
+
+    More rows than tokens are usual, they are padding. Special tokens may lie beyond, as the image's of a model for text alone; `check_prompts` sees to those
+    that a template uses.
+    """
     if not callable(getattr(model, "parameters", None)) or not hasattr(model, "config"):
         raise TypeError(f"model must be a causal language model of transformers, got {shown(model)}; model, tokenizer = lab.load_model(...) gives both")
     if not callable(getattr(tokenizer, "apply_chat_template", None)):
         raise TypeError(f"tokenizer must be the model's tokenizer of transformers, got {shown(tokenizer)}; model, tokenizer = lab.load_model(...) gives both")
+    devices = {p.device.type for p in model.parameters()}
+    if devices == {"meta"}:  # some of them there: accelerate fetches those when they are needed
+        raise ValueError(f"model must have weights, got {shown(model)} on the device 'meta', which holds none; load it on 'cpu', 'cuda' or 'mps'")
+    added = [i for i, token in getattr(tokenizer, "added_tokens_decoder", {}).items() if not token.special]
+    check_rows(model, max([getattr(tokenizer, "vocab_size", 0) - 1, *added]), "its tokens go")
+
+
+def check_prompts(prompts: list[list[int]], model: Any) -> list[list[int]]:
+    """The prompts, as token ids. Raises ValueError for a token for which the model's input embedding has no row."""
+    check_rows(model, max(map(max, filter(None, prompts)), default=-1), "the tokens of a prompt, as its chat template writes it, go")
+    return prompts
+
+
+def check_rows(model: Any, largest: int, what: str) -> None:
+    rows = model.get_input_embeddings().weight.shape[0] if hasattr(model, "get_input_embeddings") else math.inf  # what stands in for one may have none
+    if largest >= rows:
+        raise ValueError(f"tokenizer must be the model's own: {what} up to number {largest}, and the model's input embedding has {rows} rows, for 0 to {rows - 1}. "
+                         "Load both from the same place; where you added tokens, use model.resize_token_embeddings(len(tokenizer))")
+
+
+def check_weights(model: Any) -> None:
+    """Raise ValueError for a model with weights that are not finite, and names the first of them."""
+    bad = [name for name, t in (*model.named_parameters(), *model.named_buffers()) if t.is_floating_point() and not t.isfinite().all()]
+    if bad:
+        raise ValueError(f"the weights of the model must be finite numbers; nan or infinite ones are in {', '.join(bad[:5])}{f' and {len(bad) - 5} more' * (len(bad) > 5)}. "
+                         "Load it again, from a checkpoint before they were: a learning rate that is too high makes such weights, and so does a damaged file")
 
 
 def check_tensors(**tensors: Any) -> None:

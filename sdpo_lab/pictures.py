@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from sdpo_lab.credit import Credit, token_text
-from sdpo_lab.errors import check_range
+from sdpo_lab.errors import check_kind, check_range
 
 MOST_TOKENS = 512  # of an attempt
 MOST_BYTES = 50_000  # of a picture as JSON
@@ -29,8 +29,9 @@ def picture(credit: Credit, top: int = 5) -> dict[str, Any]:
     "shown"                             {"feedback": text, ...}: what the teacher's prompt showed, each cut to 2000 characters
     "sum"                               Σ |advantage| of the tokens that are here, nats
 
-    Numbers have three digits after the point; one that is not finite is None.
+    Numbers have three digits after the point; one that is not finite is None. Raises TypeError for what is no Credit, TypeError or ValueError for another `top`.
     """
+    check_kind("credit", credit, Credit, "a Credit, as lab.credit returns")
     check_range("top", top, int, 0, 20)
     count = min(len(credit.tokens), MOST_TOKENS)
     while True:

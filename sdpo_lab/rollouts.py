@@ -12,7 +12,7 @@ import torch
 from transformers.cache_utils import DynamicLayer
 
 from sdpo_lab.chat import encode_chat, end_ids
-from sdpo_lab.errors import check_model, checked
+from sdpo_lab.errors import check_model, check_prompts, checked
 from sdpo_lab.tasks.base import Problem, Task, check_problems, judge_all
 
 
@@ -75,7 +75,7 @@ def rollout(model: Any, tokenizer: Any, problems: Iterable[Problem], num_generat
     """
     check_model(model, tokenizer)
     problems = check_problems(problems)
-    prompts = [encode_chat(tokenizer, p.messages) for p in problems]
+    prompts = check_prompts([encode_chat(tokenizer, p.messages) for p in problems], model)
     keys = [[noise_key(seed, step, p.id, i) for i in range(num_generations)] for p in problems]
     at_once, found = max(1, batch_size // num_generations), []
     for start in range(0, len(problems), at_once):

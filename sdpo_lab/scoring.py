@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from sdpo_lab.errors import check_weights
 from sdpo_lab.rollouts import pad_left, positions
 
 
@@ -152,7 +153,8 @@ class Project(torch.autograd.Function):
 
 
 def check_scoring(model: Any) -> None:
-    """Raise ValueError when `head` does not reproduce the model's own logits, as for a model that scales them in a way not known here."""
+    """Raise ValueError when `head` does not reproduce the model's own logits, as for a model that scales them in a way not known here, or one whose weights
+    are not finite."""
     ids = torch.arange(4, device=model.device)[None] % model.config.get_text_config().vocab_size
     was_training = model.training
     model.eval()
@@ -160,6 +162,9 @@ def check_scoring(model: Any) -> None:
         own, ours = model(input_ids=ids).logits[0, :3], completion_logits(model, [[int(ids[0, 0])]], [ids[0, 1:].tolist()])[0]
     model.train(was_training)
     if not torch.allclose(own.to(ours.dtype), ours, atol=1e-3, rtol=1e-3):
+        check_weights(model)
+        if own.isnan().any():
+            raise ValueError(f"the logits of this {type(model).__name__} must be numbers, some are nan, though its weights are finite: they are too large. Load it again")
         raise ValueError(f"the logits of a {type(model).__name__} are not its head's output of the last hidden state; scoring.head must learn how it scales them")
 
 

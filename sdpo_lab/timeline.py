@@ -88,6 +88,7 @@ class Timeline:
 
     def watch(self, record: StepRecord | None) -> None:
         """To be called by whoever steps, between two steps: with None before the first, then with each step's record."""
+        check_kind("record", record, (StepRecord, type(None)), "a step's record, as step() returns it, or None before the first step")
         with self.trainer.lock, self._lock:
             step = len(self.trainer.history)
             self._threads = torch.get_num_threads()

@@ -18,7 +18,7 @@ from sdpo_lab import losses
 from sdpo_lab.between_steps import BetweenSteps
 from sdpo_lab.chat import encode_chat
 from sdpo_lab.config import SDPOConfig, no_policy_term, on_policy
-from sdpo_lab.errors import check_model, check_task, shown, unknown_names
+from sdpo_lab.errors import check_model, check_rollouts, check_task, unknown_names
 from sdpo_lab.faults import halved_once, interrupts_wait
 from sdpo_lab.metrics import summary
 from sdpo_lab.objective import Tokens, backward, chunks
@@ -110,17 +110,17 @@ class SDPOTrainer(BetweenSteps):
     def step(self, rollouts: list[Rollout] | None = None) -> StepRecord:
         """One step, on fresh attempts or on given ones: whole groups, attempts at the same problem side by side.
 
-        Given attempts are copied; those without a reward are judged. A step in which no attempt is active changes
+        Given attempts are copied; those without a reward are judged. Raises TypeError or ValueError, and has changed nothing, for one that no step can use:
+        token ids that the model does not have, a reward that is not finite, a text that is none (`errors.check_rollouts`). A step in which no attempt is active changes
         nothing and is counted in `skipped_steps`. Raises FloatingPointError after `MAX_BAD_STEPS` steps in a row with a
         loss or gradient that is not finite; such a step is not applied. Whatever else is raised on the way, the history
         is that of the last whole step, and the weights are those of the last whole optimiser step. An interrupt from the keyboard
         during the update is raised at its end, when the step is whole (a second one at once); any earlier, the step has changed nothing.
         """
-        if rollouts is not None and not (isinstance(rollouts, list) and all(isinstance(r, Rollout) for r in rollouts)):
-            raise TypeError(f"rollouts must be a list of Rollout, as lab.rollout gives it, got {shown(rollouts)}")
         with self.lock:
-            began, number = time.perf_counter(), len(self.history) + 1
-            rollouts = self.sample(number) if rollouts is None else [replace(r, **UNDECIDED) for r in rollouts]
+            began, number, given = time.perf_counter(), len(self.history) + 1, rollouts is not None
+            rollouts = check_rollouts(rollouts if given else self.sample(number), self.vocabulary)
+            rollouts = [replace(r, **UNDECIDED) for r in rollouts] if given else rollouts
             groups = group_rollouts(judge_rollouts(self.task, rollouts))
             advantages = self.prepare(groups, number)
             with interrupts_wait():

@@ -27,7 +27,7 @@ from sdpo_lab.rollouts import Rollout
 from sdpo_lab.tasks import adapters
 from sdpo_lab.tasks.adapters import Guard, JudgeError, task_from_function
 from sdpo_lab.tasks.base import Problem, Verdict, draw_problems, judge_all
-from sdpo_lab.tasks.sandbox import Sandbox
+from sdpo_lab.tasks.sandbox import Program, Sandbox
 from sdpo_lab.trainer import SDPOTrainer
 from tests.core.conftest import tiny, tiny_original  # noqa: F401  a random model
 from tests.views.conftest import FakeTrainer
@@ -60,11 +60,11 @@ def refused(call, name: str, value: object) -> str:
 
 
 def ints(low: int, high: float = INF) -> list:
-    return ["3", None, True, 1.5, NAN, [], np.array([1, 2]), low - 1, *([] if high == INF else [int(high) + 1, HUGE])]
+    return ["3", None, True, 1.5, NAN, [], np.array([1, 2]), low - 1, HUGE, *([2**63] if high == INF else [int(high) + 1])]
 
 
 def floats(low: float, high: float = INF) -> list:
-    return ["3", None, True, NAN, INF, -INF, [], torch.ones(2), low - 1, *([] if high == INF else [high * 2 + 1, HUGE])]
+    return ["3", None, True, NAN, INF, -INF, [], torch.ones(2), low - 1, HUGE, *([] if high == INF else [high * 2 + 1])]
 
 
 def optional(bad: list) -> list:
@@ -82,6 +82,7 @@ CONFIG = ["laptop", {}, 3]
 TENSOR = [None, 3.0, [0.1, 0.2], np.ones((1, 2, 4)), torch.ones(1, 2, 4, dtype=torch.long), torch.ones(1, 2, 5), torch.tensor(1.0)]
 IDS = [None, 3, [[1, 2]], torch.ones(1, 2), torch.ones(1, 3, dtype=torch.long)]
 SPLIT = ["val", "", None, 3, []]
+UNTRIED = ["meta", "xpu", "hpu", "xla", "vulkan", "ipu"]  # torch knows them, and a model cannot be used there
 MESSAGES = [None, "hi", 3, {"role": "user", "content": "hi"}]
 
 
@@ -158,7 +159,7 @@ ANY_TEACHER = "a model or a Teacher; what is neither fails in its first call"
 
 PUBLIC: dict[str, Row] = {
     "Problem": Row(given(Problem, id="p", messages=CHAT), dict(id=[None, 3, "", "\ud800", b"p"], messages=MESSAGES, data=[None, 3, "data", [1]])),
-    "Verdict": Row(given(Verdict, reward=1.0), dict(reward=["1", None, True, NAN, INF, [], torch.tensor(1.0)], feedback=[None, 3, b"no", ["no"]])),
+    "Verdict": Row(given(Verdict, reward=1.0), dict(reward=["1", None, True, NAN, INF, -INF, HUGE, -HUGE, 1e308, -1_000_001, [], torch.tensor(1.0)], feedback=[None, 3, b"no", ["no"]])),
     "Guard": Row(given(Guard, task=Sums()), dict(task=TASK, on_error=CHOICE, seconds=optional(floats(0.01, 86400)))),
     "SDPOConfig.preset": Row(given(SDPOConfig.preset, name="laptop"), dict(name=["labtop", "", None, 3, []]), {"fields": "test_fields"}, {"name": "preset"}),
     "SDPOConfig.from_dict": Row(given(SDPOConfig.from_dict, fields={}), dict(fields=[None, "laptop", 3, [1]])),
@@ -172,7 +173,8 @@ PUBLIC: dict[str, Row] = {
     "list_models": Row(given(lab.list_models), {}),
     "list_tasks": Row(given(lab.list_tasks), {}),
     "load_model": Row(given(lab.load_model), dict(
-        name=["labtop", "", None, 3, "no/such/model", "~/model", Path("/nowhere"), "a\x1b[31mb"], device=["gpu", "cuda", "cuda:99", None, 3.5, "", []], lora=[0, -1, 4097, True, 1.5, "16", NAN],
+        name=["labtop", "", None, 3, "no/such/model", "~/model", Path("/nowhere"), "a\x1b[31mb"], device=["gpu", "cuda", "cuda:99", *UNTRIED, "a\x1b[31mb", None, 3.5, "", []],
+        lora=[0, -1, 4097, True, 1.5, "16", NAN],
         dtype=["float16", "bfloat16", None, torch.float16, "", 3], attn_implementation=CHOICE, chat_template=[3, b"x", ["x"], ""], chat_template_kwargs=[3, "x", ["x"]]), names={"name": "model"}),
     "load_task": Row(given(lab.load_task, name="toolcall"), dict(name=["toolcal", "", None, 3, []], seed=ints(0, 2**31 - 1)), {"dials": "those of each task have rows below"},
                      {"name": "task"}),
@@ -222,33 +224,53 @@ PUBLIC: dict[str, Row] = {
     "task_from_function.problems": Row(given(task_from_function([{"prompt": "a", "split": "train"}], len).task.problems, n=1),
                                        dict(n=ints(1, 1_000_000), split=SPLIT, seed=ints(0, 2**63 - 1))),
     "Sandbox": Row(given(Sandbox, workers=1), dict(seconds=floats(0.05, 600), memory_mb=ints(64, 65536), workers=optional(ints(1, 64))), {"allow_weak": "its truth counts"}),
+    "Sandbox.run": Row(given(lambda x: Sandbox(workers=1).run), dict(programs=[None, 3, "x", [3], ["x"], [None]])),  # what is in them: test_programs
     # a trainer's methods
     "SDPOTrainer.train": Row(given(lambda x: x.trainer.train, steps=1, progress=False), dict(steps=ints(0, 10**9), changes=[3, "x", [1], {1: 3}], progress=FLAG),
-                             {"folder": "as of save"}),
+                             {"folder": "as of save"}),  # what is in changes: test_changes
+    "SDPOTrainer.autosave": Row(given(lambda x: x.trainer.autosave, folder=None), dict(folder=[3, b"x", ""]), {"seconds": "test_autosave", "keep": "test_autosave"}),
     "SDPOTrainer.apply": Row(given(lambda x: x.trainer.apply), {}, {"fields": "test_live_fields"}),
-    "SDPOTrainer.step": Row(given(lambda x: x.trainer.step), dict(rollouts=[3, "x", [], ["x"], [None]])),
+    "SDPOTrainer.step": Row(given(lambda x: x.trainer.step), dict(rollouts=[3, "x", [], ["x"], [None]])),  # what is in them: test_attempts
     "SDPOTrainer.evaluate": Row(given(lambda x: x.trainer.evaluate, n=1), dict(n=ints(1, 10**6), split=SPLIT, seed=ints(0, 2**63 - 1), role=CHOICE)),
     "SDPOTrainer.save": Row(given(lambda x: x.trainer.save, folder=lambda x: x.folder / "run"), dict(folder=[None, 3, b"x"], keep=optional(ints(1)), overwrite=FLAG)),
     "SDPOTrainer.save_pretrained": Row(given(lambda x: x.trainer.save_pretrained, folder=lambda x: x.folder / "model"), dict(folder=[None, 3, b"x"], merge=FLAG)),
     "SDPOTrainer.resume": Row(given(SDPOTrainer.resume, folder=lambda x: x.saved, task=Sums()), dict(
-        folder=[None, 3, "", "no/such/folder", b"x"], task=[None, "toolcall", 3], device=["gpu", "cuda", 3.5, []], step=[-1, 99, "1", True, 1.5])),
+        folder=[None, 3, "", "no/such/folder", b"x"], task=[None, "toolcall", 3], device=["gpu", "cuda", *UNTRIED, 3.5, []], step=[-1, 99, "1", True, 1.5])),
+    # of what is made with a trainer
+    "Timeline.watch": Row(given(lambda x: x.timeline.watch), dict(record=[3, "x", [], {}])),
+    "Timeline.picture": Row(given(lambda x: x.timeline.picture), dict(step=ints(0, 0))),
+    "Timeline.at": Row(given(lambda x: x.timeline.at), dict(step=ints(0, 0))),
+    "Timeline.kept": Row(given(lambda x: x.timeline.kept), {}, {"step": "None is the answer for a step without a picture"}),
+    "LiveRun.set": Row(given(lambda x: x.run.set), {}, {"fields": "test_a_live_run"}),
+    "LiveRun.save": Row(given(lambda x: x.run.save), dict(folder=[3, b"x", ""])),
+    "LiveRun.credit_of": Row(given(lambda x: x.run.credit_of, step=1, index=0), dict(step=ints(1, 10**9), index=ints(0, 10**9))),
+    "LiveRun.value": Row(given(lambda x: x.run.value, field="learning_rate"), dict(field=["learnin_rate", "", None, 3, [], NAN])),
+    "LiveRun.records_since": Row(given(lambda x: x.run.records_since, index=0), dict(index=ints(0))),
+    "LiveRun.result": Row(given(lambda x: x.run.result, progress=False), dict(every=floats(0.001, 3600), progress=FLAG, meanwhile=[3, "x", []])),
+    "LiveRun.errand": Row(given(lambda x: x.run.errand, work=list), dict(work=[None, 3, "x", []])),
+    "LiveRun.wait": Row(given(lambda x: x.run.wait), dict(timeout=optional(floats(0, 10**9)))),
 }
 #: What the package makes and hands out; and what is no function.
 RESULTS = {"Credit", "Evaluation", "Familiarity", "History", "Memory", "Preflight", "Rollout", "StepRecord", "JudgeError"}
 ELSEWHERE = {"__version__": "a string", "losses": "its functions have rows", "views": "VIEWS", "Task": "a protocol", "SDPOConfig": "FIELDS", "SHIPPED": "a dictionary"}
 
 
-def trainer_methods() -> set[str]:
-    return {f"SDPOTrainer.{name}" for name, value in vars(SDPOTrainer).items() if not name.startswith("_") and (inspect.isfunction(value) or isinstance(value, classmethod))}
+def methods(kind: type) -> set[str]:
+    """The public methods of a class that take an argument, inherited ones too."""
+    found = {name: getattr(kind, name) for base in kind.__mro__[:-1] for name, value in vars(base).items()
+             if not name.startswith("_") and (inspect.isfunction(value) or isinstance(value, classmethod))}
+    return {f"{kind.__name__}.{name}" for name, f in found.items() if set(inspect.signature(f).parameters) - {"self"}}
 
 
 #: For those who write a variant, and read its source (`SDPOTrainer`'s docstring).
-INSIDE = {f"SDPOTrainer.{name}" for name in ("sample", "prepare", "token_weights", "update", "score", "micro_batches", "optimizer_step", "afford", "gradient")}
+INSIDE = {f"SDPOTrainer.{name}" for name in ("sample", "prepare", "token_weights", "update", "score", "micro_batches", "optimizer_step", "afford", "gradient", "planned")}
 
 
 def test_every_public_name_has_a_row():
     losses = {f"losses.{name}" for name, f in vars(lab.losses).items() if callable(f) and getattr(f, "__module__", "") == lab.losses.__name__}
-    names = set(lab.__all__) | set(tasks.__all__) | {kind.__name__ for kind in tasks.TASKS.values()} | losses | (trainer_methods() - INSIDE)
+    names = set(lab.__all__) | set(tasks.__all__) | {kind.__name__ for kind in tasks.TASKS.values()} | losses
+    for kind in (SDPOTrainer, lab.Timeline, lab.views.LiveRun, Sandbox):
+        names |= methods(kind) - INSIDE
     missing = sorted(names - set(PUBLIC) - RESULTS - set(ELSEWHERE))
     assert not missing, f"PUBLIC in {Path(__file__).name} has no row for {', '.join(missing)}"
 
@@ -262,7 +284,9 @@ def one(tiny_original, tmp_path_factory):  # noqa: F811
     folder = tmp_path_factory.mktemp("bad")
     trainer = SDPOTrainer(copy.deepcopy(model), tokenizer, Sums(), small())
     trainer.save(folder / "saved")
-    return SimpleNamespace(model=model, tokenizer=tokenizer, trainer=trainer, folder=folder, saved=folder / "saved")
+    timeline = lab.Timeline(trainer, probe=(QUESTION, "ab", "no"))
+    timeline.watch(None)
+    return SimpleNamespace(model=model, tokenizer=tokenizer, trainer=trainer, folder=folder, saved=folder / "saved", timeline=timeline, run=lab.views.LiveRun(FakeTrainer(), 2))
 
 
 @pytest.mark.parametrize("name", PUBLIC)
@@ -309,6 +333,58 @@ def test_fields_that_are_not_live_and_contradictions_are_refused_before_anything
     refused(lambda: one.trainer.apply(num_generations=3), "num_generations", "num_generations")
     refused(lambda: one.trainer.apply(learnin_rate=3), "learnin_rate", "learnin_rate")
     assert not one.trainer.history.changes and one.trainer.config == small()
+
+
+def test_a_live_run(one):
+    """What the trainer would refuse is refused where it is asked for."""
+    for name in SDPOTrainer.LIVE_FIELDS:
+        for bad in LIVE[name]:
+            refused(lambda: one.run.set(**{name: bad}), name, bad)  # noqa: B023
+    refused(lambda: one.run.set(num_generations=3), "num_generations", "num_generations")
+    assert not one.run.pending
+
+
+def test_autosave(one):
+    for name, values in (("seconds", floats(0, 10**9)), ("keep", optional(ints(1)))):
+        for bad in values:
+            refused(lambda: one.trainer.autosave(one.folder / "autosaved", **{name: bad}), name, bad)  # noqa: B023
+    assert one.trainer.autosaves is None
+
+
+@pytest.mark.parametrize("changes, words", [
+    ({"2": {"learning_rate": 1e-3}}, "changes must have whole numbers as keys, the steps, got '2'; of what was JSON, give {int"),
+    ({0: {"learning_rate": 1e-3}}, "step of changes must be from 1 upwards; got 0"), ({1.5: {}}, "step of changes must be a whole number"), ({True: {}}, "step of changes must be a whole number"),
+    ({HUGE: {}}, "step of changes must be from 1 to 9223372036854775807"), ({None: {}}, "step of changes must be a whole number from 1 upwards; got None"),
+    ({3: {"learnin_rate": 1e-3}}, r"changes\[3\].*no 'learnin_rate'; it has .*Did you mean 'learning_rate'"), ({3: {"num_generations": 2}}, r"changes\[3\].*has no 'num_generations'"),
+    ({3: {"learning_rate": "1e-3"}}, "learning_rate must be a number from 0.0 to 10.0; got '1e-3'"), ({3: {"advantage_clip": 5.0}}, r"changes\[3\].*has no 'advantage_clip'"),
+    ({2: {"reprompt_template": "no slots"}}, "reprompt_template must contain"), ({3: [("learning_rate", 1)]}, r"changes\[3\] must be a dictionary")])
+def test_changes(changes, words, tiny):  # noqa: F811
+    """Before the first step, not when their own comes."""
+    trainer = SDPOTrainer(*tiny, Sums(), small())
+    with pytest.raises((TypeError, ValueError), match=words):
+        trainer.train(3, changes=changes, progress=False)
+    assert len(trainer.history) == 0 and not trainer.history.changes and trainer.config == small()
+
+
+def test_changes_that_come_too_late_and_those_of_a_whole_history(tiny):  # noqa: F811
+    import copy
+
+    model, tokenizer = tiny
+    one, two = (SDPOTrainer(copy.deepcopy(model), tokenizer, Sums(), small()) for _ in range(2))
+    one.train(2, changes={2: {"learning_rate": 1e-3}}, progress=False)
+    one.apply(temperature=0.5)  # after its last step
+    assert one.history.changes == {2: {"learning_rate": 1e-3}, 3: {"temperature": 0.5}}
+    with pytest.raises(ValueError, match=r"changes\[1\] must be of a step to come, from 3 upwards: this trainer has taken 2 steps, without \{'temperature': 0.9"):
+        one.train(1, changes={1: {"temperature": 0.9}}, progress=False)
+    with pytest.raises(ValueError, match=r"changes\[2\] must be of a step to come"):
+        one.train(1, changes={2: {"learning_rate": 2e-3}}, progress=False)
+    assert len(one.history) == 2
+    for late in ("2, 3", "3"):  # in parts, and what was made already is no news
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            two.train(1, changes=one.history.changes, progress=False)
+        assert [str(w.message) for w in said if "changes" in str(w.message)] == [f"changes of step {late} are not made: this call ends with step {len(two.history)}"]
+    assert [r.rollouts for r in one.history] == [r.rollouts for r in two.history] and two.history.changes == {2: {"learning_rate": 1e-3}}
 
 
 @pytest.mark.parametrize("arguments, name, bad", [
@@ -449,7 +525,122 @@ def test_verdicts_of_a_batch(returned, words):
         judge_all(task, Sums().problems(2), ["a", "b"])
 
 
+@pytest.mark.parametrize("returned, words", [
+    (["1"], r"a reward of the reward function mine must be a number, or None where it does not count, got '1' \(str\)"), ([[1.0]], r"function mine must be a number.*got \[1.0\]"),
+    (3.0, r"the reward function mine must return a list with one reward for each completion, got 3.0 \(float\)"), (None, "function mine must return a list.*got None"),
+    ("1", "function mine must return a list.*got '1'"), (torch.tensor(1.0), "function mine must return a list"), ([INF], "function mine must be finite, got inf"),
+    ([HUGE], "function mine must be from -1000000 to 1000000, got 1000"), ([1e308], "function mine must be from -1000000 to 1000000, got 1e"), ([1j], r"function mine must be a number.*got 1j"),
+    ([1.0, 2.0], "function mine returned 2 rewards for 1 completions"), ([torch.ones(2)], "function mine must be a number.*Tensor of shape")])
+def test_rewards_of_trl_s_functions(returned, words):
+    def mine(**columns):
+        return returned
+
+    task = task_from_function([{"prompt": "a", "split": "train"}], reward_funcs=mine)
+    with pytest.raises(JudgeError, match=words) as caught:
+        task.judge(task.problems(1)[0], "x")
+    assert isinstance(caught.value.__cause__, (TypeError, ValueError))
+
+
+def test_rewards_that_are_numbers_of_others():
+    for returned, reward in ((torch.tensor([0.5]), 0.5), (np.array([2]), 2.0), ([np.float32(0.5)], 0.5), ((True,), 1.0), ([torch.tensor(0.25)], 0.25), (iter([3]), 3.0)):
+        task = task_from_function([{"prompt": "a", "split": "train"}], reward_funcs=lambda returned=returned, **columns: returned)
+        found = task.judge(task.problems(1)[0], "x").reward
+        assert found == reward and type(found) is float
+    with pytest.raises(JudgeError, match="reward must be from -1000000 to 1000000, got 1000"):
+        task_from_function([{"prompt": "a", "split": "train"}], lambda problem, completion: HUGE).judge(QUESTION, "x")
+
+
+# -- attempts of one's own
+
+
+@pytest.mark.parametrize("field, bad, words", [
+    ("completion_ids", [10**6], "must be from 0 to 399, the model's vocabulary; got 1000000"), ("completion_ids", [5, -5], "must be from 0 to 399, .* got -5"),
+    ("completion_ids", [400], "must be from 0 to 399"), ("completion_ids", [HUGE], "must be from 0 to 399"), ("completion_ids", [1.5], "must be Python's whole numbers, one has the type float: 1.5"),
+    ("completion_ids", [True], "one has the type bool"), ("completion_ids", [np.int64(5)], r"one has the type int64.*\.tolist\(\)"), ("completion_ids", ["5"], "one has the type str: '5'"),
+    ("completion_ids", torch.tensor([5]), r"must be a list of token ids; \.tolist\(\).*got Tensor"), ("completion_ids", None, "must be a list of token ids"),
+    ("completion_ids", (5, 6), "must be a list of token ids"),
+    ("reward", NAN, "must be finite, got nan"), ("reward", INF, "must be finite, got inf"), ("reward", HUGE, "must be from -1000000 to 1000000"),
+    ("reward", -1e308, "must be from -1000000 to 1000000"),
+    ("reward", "1", "must be a number, got '1'"), ("reward", True, "must be a number, got True"), ("reward", torch.tensor(1.0), "must be a number, got"), ("feedback", 3, "must be a string, got 3"),
+    ("feedback", None, "must be a string, got None"), ("text", None, "must be a string, got None"), ("text", b"a", "must be a string, got b'a'"), ("index", -1, "must be from 0 upwards; got -1"),
+    ("index", "0", "must be a whole number from 0 upwards; got '0'"), ("entropy", None, "must be a number.*got None"), ("truncated", 1, "must be one of False, True"),
+    ("problem", None, "a problem must be a Problem"), ("problem", Problem("p", []), "problem 'p' must end with what the user says")], ids=lambda v: shown(v)[:40])
+def test_attempts(field, bad, words, one):
+    """Given to a step, or by a sampler of one's own: refused with the name of the field, and nothing has changed."""
+    attempts = [Rollout(QUESTION, i, "ab", [5, 6], reward=float(i), feedback="" if i else "no") for i in range(4)]
+    attempts[2] = dataclasses.replace(attempts[2], **{field: bad})
+    named = "" if field == "problem" else f"{field} of (rollout 2|a rollout) of problem 'p' "
+
+    class Own(SDPOTrainer):
+        def sample(self, number):
+            return attempts
+
+    before = [p.clone() for p in one.model.parameters()]
+    trainer = Own(one.model, one.tokenizer, Sums(), small())
+    for call in (lambda: trainer.step(attempts), trainer.step):
+        with pytest.raises((TypeError, ValueError), match=named + ".*" * bool(named) + words):
+            call()
+    assert len(trainer.history) == 0 and all(torch.equal(a, b) for a, b in zip(before, one.model.parameters()))
+
+
+def test_a_step_on_attempts_that_are_right(tiny):  # noqa: F811
+    attempts = [Rollout(QUESTION, i, "ab", [5, 399], reward=1_000_000 * i, feedback="" if i else "no") for i in range(2)] + [Rollout(Problem("q", CHAT), 0, "", [])]
+    trainer = SDPOTrainer(*tiny, Sums(), small(distillation_weight=0))
+    record = trainer.step(attempts)
+    assert math.isfinite(record.loss) and record.metrics["not_finite"] == 0, "the largest rewards there are still train"
+    assert attempts[2].reward is None, "they are copied"
+
+
 # -- attempts and models at their limits
+
+
+@pytest.mark.parametrize("bad, value", [
+    (dict(code=3), "3"), (dict(function=None), "None"), (dict(inputs=3), "3"), (dict(inputs=(1,)), "1"), (dict(inputs=((object,),)), "type"), (dict(inputs=((1,),) * 257), "257")])
+def test_programs(bad, value):
+    with Sandbox(workers=1) as box, pytest.raises((TypeError, ValueError), match=rf"(?s){next(iter(bad))}.*{value}"):
+        box.run([Program(**{"code": "", "function": "f", "inputs": ((1,),), **bad})])
+
+
+def test_the_tokenizer_of_another_model_is_refused(tiny):  # noqa: F811
+    """Found before anything is computed, where it was an IndexError of torch."""
+    import copy
+
+    (model, tokenizer), other = tiny, lab.load_model("lab-100k")[1]
+    words = r"tokenizer must be the model's own: its tokens go up to number 1535, and the model's input embedding has 400 rows, for 0 to 399\. Load both from the same place"
+    for call in (lambda: lab.rollout(model, other, [QUESTION], 1), lambda: SDPOTrainer(model, other, Sums(), small()), lambda: lab.credit(model, other, QUESTION, "ab")):
+        with pytest.raises(ValueError, match=words):
+            call()
+    longer = copy.deepcopy(tokenizer)
+    longer.add_tokens(["perhaps"])
+    with pytest.raises(ValueError, match=r"up to number 400, .*use model\.resize_token_embeddings\(len\(tokenizer\)\)"):
+        lab.rollout(model, longer, [QUESTION], 1)
+    longer = copy.deepcopy(tokenizer)
+    longer.add_special_tokens({"additional_special_tokens": ["<image>"]})  # a special token that no text holds, as the image's in Gemma 3 1B
+    assert lab.rollout(model, longer, [QUESTION], 1, max_completion_length=2)
+    longer.chat_template = "<image>" + longer.chat_template
+    with pytest.raises(ValueError, match="the tokens of a prompt, as its chat template writes it, go up to number 400, and the model's input embedding has 400 rows"):
+        lab.rollout(model, longer, [QUESTION], 1)
+    model.resize_token_embeddings(512)  # more rows than tokens, as most models have
+    assert lab.rollout(model, longer, [QUESTION], 1, max_completion_length=2)
+
+
+def test_a_model_without_weights_or_with_damaged_ones_is_named(tiny):  # noqa: F811
+    import copy
+
+    model, tokenizer = tiny
+    with pytest.raises(ValueError, match="model must have weights, got a .* on the device 'meta'"):
+        SDPOTrainer(copy.deepcopy(model).to("meta"), tokenizer, Sums(), small())
+    name, weight = [*model.named_parameters()][3]
+    whole = weight.data.clone()
+    for bad in (NAN, INF):
+        weight.data[0] = bad
+        with pytest.raises(ValueError, match=f"weights of the model must be finite numbers; nan or infinite ones are in {re.escape(name)}\\. Load it again"):
+            SDPOTrainer(model, tokenizer, Sums(), small())
+    weight.data = whole * 1e38 * 1e3  # infinite ones
+    with pytest.raises(ValueError, match=re.escape(name)):
+        SDPOTrainer(model, tokenizer, Sums(), small())
+    weight.data = whole
+    assert SDPOTrainer(model, tokenizer, Sums(), small())
 
 
 def test_attempts_that_never_end_groups_of_one_and_equal_rewards(tiny):  # noqa: F811

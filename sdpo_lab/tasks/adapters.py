@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import inspect
 import json
-import math
 import numbers
 import random
 import threading
@@ -15,7 +14,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from sdpo_lab.errors import check_choice, check_range, check_task, printable, shown
+from sdpo_lab.errors import check_choice, check_range, check_reward, check_task, printable, shown
 from sdpo_lab.tasks.base import SPLITS, Problem, Task, Verdict, as_verdict, check_problems_asked, judge_all
 from sdpo_lab.tasks.readings import is_test
 
@@ -167,7 +166,12 @@ def checksum(messages: list[dict[str, str]]) -> str:
 
 def verdict(value: Any) -> Verdict:
     """As `as_verdict`; a number alone (or a truth value) is a reward without a word."""
-    return Verdict(float(value)) if isinstance(value, numbers.Real) else as_verdict(value)
+    return Verdict(check_reward("reward", plain(value))) if isinstance(value, numbers.Real) else as_verdict(value)
+
+
+def plain(number: Any) -> int | float:
+    """Python's own number of a number or a truth value."""
+    return int(number) if isinstance(number, numbers.Integral) else float(number)
 
 
 class Rewards:
@@ -175,7 +179,7 @@ class Rewards:
 
     Each is called as TRL's GRPOTrainer calls it: `prompts` and `completions` (chats: lists of messages), `completion_ids`,
     `trainer_state`, `log_extra`, `log_metric`, and a list for every key of the problems' data, None where a problem lacks it; async ones too.
-    A reward of None does not count in the sum. An attempt that all answer with None, which TRL leaves out of the group's
+    A reward of None (or nan, as in TRL) does not count in the sum. An attempt that all answer with None, which TRL leaves out of the group's
     baseline, has reward 0 and no feedback here, and is counted in `unscorable`; the first one is a warning.
 
     What is not TRL's: a task knows no trainer, so `trainer_state` is None and logging does nothing; and it sees text, so
@@ -208,7 +212,7 @@ class Rewards:
         rewards = [self.ask(f, columns, len(problems)) for f in self.functions]  # functions x attempts
         found = []
         for i, (problem, completion) in enumerate(zip(shown, completions)):
-            parts = [w * float(r[i]) for w, r in zip(self.weights, rewards) if r[i] is not None and not math.isnan(r[i])]
+            parts = [w * r[i] for w, r in zip(self.weights, rewards) if r[i] is not None]
             if not parts:
                 self.unscorable += 1
                 if self.unscorable == 1:
@@ -217,14 +221,29 @@ class Rewards:
         return found
 
     def ask(self, function: Callable, columns: dict[str, list], n: int) -> list[float | None]:
+        """A reward for each of the `n` attempts, None where it does not count. Raises TypeError or ValueError, with the function and the value, for
+        anything but a list (or a tensor, or an array) of `n` numbers from -1e6 to 1e6 and Nones."""
         values = function(**columns)
         if inspect.isawaitable(values):  # in a thread of its own: a notebook's has a loop already
             with ThreadPoolExecutor(1) as pool:
                 values = pool.submit(asyncio.run, wait_for(values)).result()
+        if isinstance(values, (str, bytes, dict)) or not isinstance(values, Iterable) or getattr(values, "ndim", 1) == 0:
+            raise TypeError(f"the reward function {title(function)} must return a list with one reward for each completion, got {shown(values)} ({type(values).__name__})")
         values = list(values)
         if len(values) != n:
             raise ValueError(f"the reward function {title(function)} returned {len(values)} rewards for {n} completions; it must return one each")
-        return values
+        return [reward_of(function, v) for v in values]
+
+
+def reward_of(function: Callable, value: Any) -> float | None:
+    """One reward as a float; None for None and for nan."""
+    number = value.item() if getattr(value, "ndim", None) == 0 else value  # torch's and numpy's
+    if number is None:
+        return None
+    name = f"a reward of the reward function {title(function)}"
+    if not isinstance(number, numbers.Real):
+        raise TypeError(f"{name} must be a number, or None where it does not count, got {shown(value)} ({type(value).__name__})")
+    return None if number != number else check_reward(name, plain(number))
 
 
 async def wait_for(values: Any) -> Any:

@@ -5,12 +5,11 @@ Any object with `problems(n, split, seed)` and `judge(problem, completion)` is a
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
-from sdpo_lab.errors import check_choice, check_kind, check_range, check_text, shown
+from sdpo_lab.errors import check_choice, check_kind, check_range, check_reward, check_text, shown
 
 SPLITS = ("train", "test")
 
@@ -35,17 +34,15 @@ class Problem:
 class Verdict:
     """What the environment says of one attempt.
 
-    `reward` is a finite number, by convention in [0, 1]; `feedback` is any text, "" when there is nothing to say.
+    `reward` is a number from -1e6 to 1e6, by convention in [0, 1]; `feedback` is any text, "" when there is nothing to say. Raises TypeError or
+    ValueError for anything else.
     """
 
     reward: float
     feedback: str = ""
 
     def __post_init__(self) -> None:
-        if isinstance(self.reward, bool) or not isinstance(self.reward, (int, float)):
-            raise TypeError(f"reward must be a number, got {shown(self.reward)} ({type(self.reward).__name__})")
-        if not math.isfinite(self.reward):
-            raise ValueError(f"reward must be finite, got {self.reward!r}; return 0.0 for an attempt that cannot be judged")
+        check_reward("reward", self.reward)
         if not isinstance(self.feedback, str):
             raise TypeError(f"feedback must be a string, got {shown(self.feedback)} ({type(self.feedback).__name__}); use '' when there is none")
 

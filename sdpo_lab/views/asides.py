@@ -3,8 +3,10 @@ its attempts token by token."""
 
 from __future__ import annotations
 
+import numbers
 from typing import Any
 
+from sdpo_lab.errors import shown
 from sdpo_lab.tasks.base import draw_problems, judge_all
 
 STUDENT, TEACHER = "held_out_accuracy", "teacher_accuracy"  # the metrics that `measure` fills in
@@ -43,10 +45,13 @@ def credit_of(trainer: Any, step: int, index: int) -> Any:
     """`lab.credit` of attempt number `index` of step `step`, from 0, under what its teacher was shown, by the weights of now.
 
     GRPO shows nothing and has no teacher: there it is what the model itself makes of the judge's text. Raises ValueError for an attempt there is
-    not, or is no longer: old steps keep their numbers only.
+    not, or is no longer: old steps keep their numbers only; TypeError for what is no whole number.
     """
     from sdpo_lab.credit import credit
 
+    for name, value in (("step", step), ("index", index)):
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+            raise TypeError(f"{name} must be a whole number, a step's from 1 and an attempt's from 0; got {shown(value)}")
     with trainer.lock:
         record = next((r for r in reversed(trainer.history.records) if r.step == step), None)
         if record is None or not 0 <= index < len(record.rollouts):

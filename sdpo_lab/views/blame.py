@@ -8,12 +8,13 @@ from __future__ import annotations
 import html
 import numbers
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import anywidget
 import traitlets
 
+from sdpo_lab.errors import shown
 from sdpo_lab.views.page import source
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class Blame(anywidget.AnyWidget):
 
     def __init__(self, tokens: Sequence[str], blamed: Sequence[int] = ()) -> None:
         if not isinstance(tokens, (list, tuple)) or not all(isinstance(t, str) for t in tokens):
-            raise TypeError(f"tokens must be a list of strings, such as lab.credit(...).tokens; got {tokens!r:.80}")
+            raise TypeError(f"tokens must be a list of strings, such as lab.credit(...).tokens; got {shown(tokens)}")
         if not 1 <= len(tokens) <= MOST_TOKENS:
             raise ValueError(f"tokens must be 1 to {MOST_TOKENS}; got {len(tokens)}")
         self.tokens = list(tokens)
@@ -83,13 +84,13 @@ class Blame(anywidget.AnyWidget):
 
 def positions(blamed: Any, count: int) -> list[int]:
     """`blamed` sorted, each once; TypeError and ValueError for what is no position among `count` tokens."""
-    if isinstance(blamed, (str, numbers.Number)):
-        raise TypeError(f"blamed must be a list of positions, such as [3]; got {blamed!r}")
+    if isinstance(blamed, (str, numbers.Number)) or not isinstance(blamed, Iterable):
+        raise TypeError(f"blamed must be a list of positions, such as [3]; got {shown(blamed)}")
     for t in blamed:
         if isinstance(t, bool) or not isinstance(t, numbers.Integral):
-            raise TypeError(f"blamed must be whole numbers, positions of tokens; got {t!r}")
+            raise TypeError(f"blamed must be whole numbers, positions of tokens; got {shown(t)}")
         if not 0 <= t < count:
-            raise ValueError(f"blamed must be positions from 0 to {count - 1}, there are {count} tokens; got {t}")
+            raise ValueError(f"blamed must be positions from 0 to {count - 1}, there are {count} tokens; got {shown(t)}")
     return sorted({int(t) for t in blamed})
 
 

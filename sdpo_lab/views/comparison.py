@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import html
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sdpo_lab.errors import shown
+from sdpo_lab.errors import check_text, printable, shown
 from sdpo_lab.pictures import clean
 from sdpo_lab.records import History, RunRecord, from_json, read_records
 from sdpo_lab.run_files import STATE, history_of
 from sdpo_lab.run_folder import RunFolder
-from sdpo_lab.views.charts import Chart, Line, smooth
+from sdpo_lab.views.charts import Chart, Line, drawn, smooth
 from sdpo_lab.views.curves import tell
 from sdpo_lab.views.knobs import told
 
@@ -51,16 +50,20 @@ def compare(runs: Mapping[str, Any], metric: str = "success_fraction", window: i
     runs    {name: run}, a run being a trainer, a LiveRun or Dashboard, a History, a recorded run, a folder that `trainer.save` wrote (its newest
             checkpoint; no weights are read), or a .json file of recorded runs (a curve for each kind of run in it). A list of them is drawn as the
             mean over the steps all of them have, with lowest and highest as band
-    metric  a column of `History.to_frame()`; "success_fraction" is the share of attempts that are wholly right. Steps without a value are left out
+    metric  a column of `History.to_frame()`; "success_fraction" is the share of attempts that are wholly right. Steps without a value are left out, and so are those
+            where it is not finite or beyond ±1e300
     window  values to average over, 1 to 10,000
 
     Changes made by hand are marked on the curves. A setting is listed where two runs are known to differ in it: of a trainer as it is now, of a History
-    nothing is known. Raises TypeError for what is no run, ValueError for a run without steps or without the metric, and for a file or folder that holds none.
+    nothing is known. Raises TypeError for what is no run, ValueError for a run without steps or without the metric, and for a file or folder that holds none
+    or cannot be read, with its name.
     """
     if not isinstance(runs, Mapping) or not runs:
         raise ValueError(f"runs must be a dictionary {{name: run}}, e.g. compare({{'SDPO': trainer, 'GRPO': 'runs/grpo'}}); got {shown(runs)}")
     if isinstance(window, bool) or not isinstance(window, int) or not 1 <= window <= 10_000:
-        raise ValueError(f"window must be a whole number from 1 to 10000; got {window!r}")
+        raise ValueError(f"window must be a whole number from 1 to 10000; got {shown(window)}")
+    check_text("metric", metric, "the name of a column of History.to_frame()")
+    check_text("note", note)
     groups = {label: group for name, given in runs.items() for label, group in read(str(name), given).items()}
     lines = [draw(name, group, metric, window) for name, group in groups.items()]
     words: dict[int, list[str]] = {}
@@ -78,7 +81,7 @@ def draw(name: str, group: list[Run], metric: str, window: int) -> Line:
     known = sorted({key for run in group for row in run.rows for key in row})
     if metric not in known:
         raise ValueError(f"{name!r} has no metric {metric!r}; there are {', '.join(known)}")
-    found = [{row["step"]: float(row[metric]) for row in run.rows if row.get(metric) is not None and math.isfinite(row[metric])} for run in group]
+    found = [{row["step"]: float(row[metric]) for row in run.rows if row.get(metric) is not None and drawn(row[metric])} for run in group]
     steps = sorted(set.intersection(*map(set, found)))
     if not steps:
         raise ValueError(f"{name!r} has no step at which {metric!r} is a number" + (" in every one of its runs" if len(group) > 1 else ""))
@@ -128,22 +131,27 @@ def saved(folder: Path) -> Run:
         if len(rows) < state["step"]:
             raise ValueError(f"its history has {len(rows)} of {state['step']} steps")
         task = {"name": state["task"]["name"] or state["task"]["class"], **state["task"]["dials"]}
-        return Run(rows, settings(state["config"], task), {int(step): fields for step, fields in state["changes"].items()})
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{at} cannot be read as a saved run ({type(error).__name__}: {error})") from error
+        run = Run(rows, settings(state["config"], task), {int(step): fields for step, fields in state["changes"].items()})
+        check_rows(run)
+        return run
+    except (OSError, KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{at} cannot be read as a saved run ({type(error).__name__}: {printable(str(error))})") from error
 
 
 def recorded(name: str, file: Path) -> dict[str, list[Run]]:
     """The runs of a file by what they are, seeds apart; labels tell what tells them apart."""
     if not file.is_file():
         raise ValueError(f"{str(file)!r} is no file of recorded runs: it is not there")
-    try:
-        found = read_records(file)
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{str(file)!r} is no file of recorded runs ({type(error).__name__}: {error})") from error
     groups: dict[tuple[str, str], list[Run]] = {}
-    for record in found:
-        run = one(name, record)
+    try:
+        found = [(record, one(name, record)) for record in read_records(file)]
+        for _, run in found:
+            check_rows(run)
+        if not found:
+            raise ValueError("it holds no run")
+    except (OSError, KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{shown(str(file))} is no file of recorded runs, as sdpo_lab.records.write_records makes them ({type(error).__name__}: {printable(str(error))})") from error
+    for record, run in found:
         kind = {k: v for k, v in run.settings.items() if k not in ("seed", "task seed")}
         groups.setdefault((record.name, json.dumps(kind, sort_keys=True)), []).append(run)
     if len(groups) == 1:
@@ -154,6 +162,16 @@ def recorded(name: str, file: Path) -> dict[str, list[Run]]:
         apart = [f"{k.replace('_', ' ')} {in_words(group, k)}" for k in differences(like) if k not in ("seed", "task seed")]
         labels[", ".join([f"{name}: {kind}", *apart])] = group
     return labels
+
+
+def check_rows(run: Run) -> None:
+    """Raise ValueError unless a run's rows can be drawn: each has a step, and nothing but numbers and None."""
+    if not isinstance(run.changes, dict) or not all(isinstance(fields, dict) for fields in run.changes.values()):
+        raise ValueError(f"its changes must be a dictionary of dictionaries, and are {shown(run.changes)}")
+    for row in run.rows:
+        wrong = [v for v in row.values() if not isinstance(v, (int, float, type(None)))]
+        if wrong or not isinstance(row.get("step"), int):
+            raise ValueError(f"a row of it must have a step and nothing but numbers, one has {shown(wrong[0] if wrong else row)}")
 
 
 def settings(config: dict[str, Any], task: dict[str, Any], model: str | None = None) -> dict[str, Any]:

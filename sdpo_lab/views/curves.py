@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from sdpo_lab.errors import check_kind
+from sdpo_lab.errors import check_kind, check_text
 from sdpo_lab.records import History
-from sdpo_lab.views.charts import Chart, Line, smooth
+from sdpo_lab.views.charts import Chart, Line, drawn, smooth
 from sdpo_lab.views.knobs import told
 
 # metrics drawn beside the reward where a history has them; the last only where it has none of the others
@@ -21,14 +21,17 @@ def curve(history: Any, title: str = "", note: str = "") -> Chart:
     """Mean reward by step (mean of the last 5), accuracies of teacher and student on test problems where they were measured, else the active
     fraction, and a mark at every change.
 
-    A static picture: it needs no kernel to be seen again. Steps whose reward is not finite are left out; of long runs every line has 500 points.
+    A static picture: it needs no kernel to be seen again. Steps whose reward is not finite, or beyond ±1e300, are left out; of long runs every line has
+    500 points. Raises TypeError for what is no History, and for a title or a note that is no string.
     """
     check_kind("history", history, History, "a History, such as trainer.history")
-    records = [r for r in history.records if math.isfinite(r.reward)]
+    check_text("title", title)
+    check_text("note", note)
+    records = [r for r in history.records if drawn(r.reward)]
     steps = [r.step for r in records]
     lines = [Line(f"mean reward, over {WINDOW} steps", *thin(steps, smooth([r.reward for r in records], WINDOW)))]
     for metric in (TEACHER, HELD_OUT, ACTIVE):
-        known = [(r.step, r.metrics[metric]) for r in records if math.isfinite(r.metrics.get(metric, math.nan))]
+        known = [(r.step, r.metrics[metric]) for r in records if drawn(r.metrics.get(metric, math.nan))]
         if known and (metric != ACTIVE or len(lines) == 1):
             lines.append(Line(metric.replace("_", " "), *thin(*zip(*known)), points=len(known) < 40))
     marks = {step: tell(told(fields)) for step, fields in history.changes.items() if steps and step <= steps[-1]}

@@ -19,7 +19,7 @@ import anywidget
 import traitlets
 
 from sdpo_lab import pictures
-from sdpo_lab.errors import check_range
+from sdpo_lab.errors import check_kind, check_range, shown
 from sdpo_lab.views import knobs
 from sdpo_lab.views.asides import STUDENT, TEACHER
 from sdpo_lab.views.charts import Chart
@@ -58,8 +58,11 @@ class Dashboard(anywidget.AnyWidget):
     def __init__(self, trainer: Any, steps: int = 60, seconds_between_news: float = 0.3, *, evaluate_every: int = 10, evaluate_n: int = 32,
                  folder: str | Path | None = None, timeline: Any = None) -> None:
         check_range("seconds_between_news", seconds_between_news, float, 0.1, 60)
+        if timeline is not None and not (callable(getattr(timeline, "watch", None)) and hasattr(timeline, "trainer")):
+            raise TypeError(f"timeline must be a Timeline of the same trainer, as Timeline(trainer) makes it, or None; got {shown(timeline)}")
+        check_kind("folder", folder, (str, Path, type(None)), "the path of a folder, or None")
         if timeline is not None and timeline.trainer is not trainer:
-            raise ValueError("timeline must be one of the same trainer: Timeline(trainer)")
+            raise ValueError(f"timeline must be one of the same trainer, as Timeline(trainer) makes it; got {shown(timeline)} of another one")
         if timeline is not None and folder is not None and timeline.folder.resolve() == Path(folder).resolve():
             raise ValueError(f"folder must be another than the timeline's, {str(folder)!r}: a run keeps its newest checkpoints only, and would delete the timeline's")
         self.run = LiveRun(trainer, steps, evaluate_every=evaluate_every, evaluate_n=evaluate_n, folder=folder, watchers=() if timeline is None else (timeline.watch,))

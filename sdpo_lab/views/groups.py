@@ -16,7 +16,7 @@ from sdpo_lab.errors import check_kind, check_range
 from sdpo_lab.pictures import clean
 from sdpo_lab.reprompt import reprompt, teacher_messages
 from sdpo_lab.rollouts import Rollout, group_rollouts, judge_rollouts
-from sdpo_lab.views.tokens import coloured, document, fragment, key, page_data, view_data, visible
+from sdpo_lab.views.tokens import coloured, document, fragment, key, page_data, view_data, visible, write_page
 
 COLUMNS = {"attempt": "8%", "reward": "7%", "tokens": "34%", "feedback": "23%", "its teacher is shown": "15%", "update": "13%"}  # heading: width
 MOST_CHARACTERS = 600  # of a feedback in the table
@@ -90,10 +90,8 @@ class GroupView:
         return document(self._repr_html_(), "Attempts at one problem")
 
     def save(self, path: str | Path) -> Path:
-        """Write `page()` to a file and return its path."""
-        path = Path(path)
-        path.write_text(self.page(), encoding="utf-8")
-        return path
+        """Write `page()` to a file and return its path. Raises TypeError or ValueError for what is no file's path, OSError where it cannot be written."""
+        return write_page(path, self.page())
 
     def __repr__(self) -> str:
         return f"GroupView({len(self.rows)} attempts, rewards {', '.join(format(row['reward'], 'g') for row in self.rows)})"

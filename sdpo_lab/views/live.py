@@ -19,7 +19,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from sdpo_lab.errors import check_kind, check_range, shown, unknown_names
+from sdpo_lab.checkpoints import as_path
+from sdpo_lab.errors import check_choice, check_kind, check_range, shown, unknown_names
 from sdpo_lab.views import asides
 from sdpo_lab.views.progress import ProgressLine
 from sdpo_lab.views.worker import Worker
@@ -60,8 +61,8 @@ class LiveRun(Worker):
         self.evaluate_every, self.evaluate_n, self.watchers = evaluate_every, evaluate_n, tuple(watchers)
         for watcher in self.watchers:
             if not callable(watcher):
-                raise TypeError(f"watchers must be functions of one record; got {watcher!r}")
-        self.folder = Path(folder).resolve() if folder is not None else trainer.autosaves.folder if trainer.autosaves else None
+                raise TypeError(f"watchers must be functions of one record; got {shown(watcher)}")
+        self.folder = as_path(folder) if folder is not None else trainer.autosaves.folder if trainer.autosaves else None
         self._by_hand: Path | None = None  # where a hand saved last
         self.first = len(trainer.history.records)  #: records the trainer already had
         self.done = 0  #: steps this run has taken
@@ -121,9 +122,10 @@ class LiveRun(Worker):
     def save(self, folder: str | Path | None = None) -> Future:
         """Save the whole run at the next boundary, at once when the run rests; the result is the checkpoint's path, or what went wrong.
 
-        `folder`, else the run's own, else "sdpo_run-" and the time in the working directory. A save that fails does not end the run.
+        `folder`, else the run's own, else "sdpo_run-" and the time in the working directory. A save that fails does not end the run. Raises TypeError
+        or ValueError here and now for what is no folder's path.
         """
-        asked = Path(folder).resolve() if folder else None
+        asked = None if folder is None else as_path(folder)
 
         def work() -> Path:
             where = asked or self.folder or Path(time.strftime("sdpo_run-%Y%m%d-%H%M%S")).resolve()
@@ -134,7 +136,9 @@ class LiveRun(Worker):
         return self.errand(work)
 
     def credit_of(self, step: int, index: int) -> Future:
-        """The `Credit` of attempt `index` of step `step`, scored at the next boundary by the weights of that moment; see `asides.credit_of`."""
+        """The `Credit` of attempt `index` of step `step`, scored at the next boundary by the weights of that moment; see `asides.credit_of`. Steps count from 1, attempts
+        from 0; TypeError or ValueError here and now for other numbers."""
+        step, index = check_range("step", step, int, 1, 10**9), check_range("index", index, int, 0, 10**9)
         return self.errand(lambda: asides.credit_of(self.trainer, step, index))
 
     # what anyone may read at any time
@@ -160,7 +164,8 @@ class LiveRun(Worker):
             return dict(self._pending)
 
     def value(self, field: str) -> Any:
-        """The value of a knob as the next step will use it."""
+        """The value of a knob, a field of SDPOConfig, as the next step will use it. ValueError for another name."""
+        check_choice("field", field, self.trainer.config.to_dict())
         with self._changed:
             return self._pending.get(field, getattr(self.trainer.config, field))
 
@@ -183,16 +188,20 @@ class LiveRun(Worker):
             return sum(self._recent) / len(self._recent) if self._recent else None
 
     def records_since(self, index: int) -> list[Any]:
-        """Records of the trainer's history from `index` on, earlier runs included."""
-        return self.trainer.history.records[max(0, index):]
+        """Records of the trainer's history from `index`, 0 or more, on, earlier runs included."""
+        return self.trainer.history.records[check_range("index", index, int, 0):]
 
     def result(self, *, every: float = 0.3, progress: bool = True, meanwhile: Callable[[], None] | None = None) -> Any:
         """Wait until the run has ended and return `trainer.history`.
 
         A run nobody started is started, a paused one goes on. Raises what ended the run in the worker, with its traceback;
         RuntimeError when the history is shorter than asked although nobody stopped the run. Interrupting the wait pauses
-        the run after the step in hand, so nothing is lost. `meanwhile` is called every `every` seconds.
+        the run after the step in hand, so nothing is lost. `meanwhile` is called every `every` seconds, 0.001 to 3600; `progress` False shows no line.
+        TypeError or ValueError for other arguments, before anything is started.
         """
+        check_range("every", every, float, 0.001, 3600)
+        check_choice("progress", progress, (False, True))
+        check_kind("meanwhile", meanwhile, (Callable, type(None)), "a function without arguments, or None")
         line = ProgressLine(self, enabled=progress)
         try:
             with self._changed:  # it must not end in between

@@ -18,7 +18,7 @@ import traitlets
 
 from sdpo_lab.config import SDPOConfig
 from sdpo_lab.credit import Credit
-from sdpo_lab.errors import check_kind, check_model, check_range, check_task
+from sdpo_lab.errors import check_choice, check_kind, check_model, check_range, check_task, shown
 from sdpo_lab.rollouts import Rollout, judge_rollouts, rollout
 from sdpo_lab.tasks.base import Problem, draw_problems
 from sdpo_lab.views.page import source
@@ -58,6 +58,7 @@ class Playground(anywidget.AnyWidget):
         check_task(task)
         check_kind("problem", problem, (Problem, type(None)), "a Problem, as task.problems() gives them")
         check_kind("config", config, (SDPOConfig, type(None)), "an SDPOConfig, or None for the preset 'laptop'")
+        check_kind("completion", completion, (str, Rollout, type(None)), "an attempt as text, a Rollout, or None")
         if completion is not None and problem is None:
             raise ValueError("completion is an attempt at a problem: pass problem= with it")
         self.model, self.tokenizer, self.task, self.teacher, self.seed = model, tokenizer, task, teacher, seed
@@ -103,30 +104,32 @@ class Playground(anywidget.AnyWidget):
 
     def score(self, asked: dict[str, Any]) -> dict[str, Any]:
         """The attempt under the texts that are asked for, as plain data; {"problem": number, "attempt": number, or "text", and "preset" or "feedback" and
-        "solution"}."""
+        "solution"}. Raises TypeError for what is no dictionary, ValueError for a number, a preset or a text there is not."""
         n, rescorer, judged, found = self._attempt(asked)
-        if asked.get("preset"):  # the page does not know yet what the judge says of an attempt that is being typed
-            shown = {k: clean(v) for k, v in found.get(asked["preset"], found["nothing"]).items()}
+        if preset := asked.get("preset"):
+            check_choice("preset", preset, PRESETS)  # the page does not know yet what the judge says of an attempt that is being typed
+            texts = {k: clean(v) for k, v in found.get(preset, found["nothing"]).items()}
         else:
-            shown = texts_of(asked)
-        self.credit = scored = rescorer.score(**shown, attempt=self._own(judged, shown))
+            texts = texts_of(asked)
+        self.credit = scored = rescorer.score(**texts, attempt=self._own(judged, texts))
         moves = scored.advantages
-        return {"shown": shown, "contexts": {k: {f: clean(t) for f, t in c.items()} for k, c in found.items()},
+        return {"shown": texts, "contexts": {k: {f: clean(t) for f, t in c.items()} for k, c in found.items()},
                 "verdict": {**self._mark(judged.reward), "feedback": clean(judged.feedback)}, "view": page_data([view_data(scored)], scale=SCALE),
                 "bits": finite(scored.shift_bits), "sum": finite(float(moves.sum())), "mean": finite(float(moves.mean())), "words": clean(in_words(scored)),
-                "familiar": {kind: self._familiar(text, kind) for kind, text in shown.items()}}
+                "familiar": {kind: self._familiar(text, kind) for kind, text in texts.items()}}
 
     def write(self, asked: dict[str, Any]) -> dict[str, Any]:
         """What the teacher would write itself under these texts: greedily, or one sample when "sample" is a number."""
         n, _, judged, _ = self._attempt(asked)
-        shown = texts_of(asked)
+        texts = texts_of(asked)
         sample = None if asked.get("sample") is None else number(asked, "sample", 10**6)
-        r = teacher_attempts(self.model, self.tokenizer, self.problems[n], 1, **shown, attempt=self._own(judged, shown), teacher=self.teacher, task=self.task,
+        r = teacher_attempts(self.model, self.tokenizer, self.problems[n], 1, **texts, attempt=self._own(judged, texts), teacher=self.teacher, task=self.task,
                              config=self.config, temperature=0.0 if sample is None else self.config.temperature, seed=self.seed + (sample or 0))[0]
         return {"text": clean(r.text), "feedback": clean(r.feedback), "sample": sample, **self._mark(r.reward)}
 
     def _attempt(self, asked: dict[str, Any]) -> tuple[int, Rescorer, Rollout, dict]:
         """(number of the problem, the attempt ready to be scored, the same judged, what its teacher could be shown), kept from last time."""
+        check_kind("asked", asked, dict, 'a dictionary such as {"problem": 0, "attempt": 0, "feedback": "no", "solution": ""}')
         n = number(asked, "problem", len(self.problems) - 1)
         if "text" in asked:
             chosen: str | Rollout = text_of(asked, "text")
@@ -145,9 +148,9 @@ class Playground(anywidget.AnyWidget):
         self._kept.move_to_end(key)
         return n, *self._kept[key]
 
-    def _own(self, judged: Rollout, shown: dict[str, str]) -> str:
+    def _own(self, judged: Rollout, texts: dict[str, str]) -> str:
         """The attempt itself, where the configuration shows it besides."""
-        return judged.text if self.config.include_own_attempt and any(shown.values()) else ""
+        return judged.text if self.config.include_own_attempt and any(texts.values()) else ""
 
     def _familiar(self, text: str, kind: str) -> dict[str, Any] | None:
         found = familiarity(text, self.model if self.teacher is None else getattr(self.teacher, "model", self.teacher), kind)
@@ -174,7 +177,7 @@ def choose_problems(task: Any, problems: int | list[Problem], first: Problem | N
     begin = [] if first is None else [first]
     if isinstance(problems, list):
         if not begin + problems or not all(isinstance(p, Problem) for p in problems):
-            raise ValueError(f"problems must be a number from 1 to 50, or a list of one or more problems; got {problems!r}")
+            raise ValueError(f"problems must be a number from 1 to 50, or a list of one or more problems; got {shown(problems)}")
         return begin + [p for p in problems if p.id not in {b.id for b in begin}]
     check_range("problems", problems, int, 1, 50)
     if problems == len(begin):
@@ -186,7 +189,7 @@ def choose_problems(task: Any, problems: int | list[Problem], first: Problem | N
 def number(asked: dict[str, Any], name: str, most: int) -> int:
     value = asked.get(name)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
-        raise ValueError(f"{name} must be a whole number from 0 to {most}; got {value!r}")
+        raise ValueError(f"{name} must be a whole number from 0 to {most}; got {shown(value)}")
     return value
 
 

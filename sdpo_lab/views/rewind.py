@@ -11,6 +11,7 @@ from typing import Any
 import anywidget
 import traitlets
 
+from sdpo_lab.errors import shown
 from sdpo_lab.timeline import Timeline
 from sdpo_lab.views.page import source
 from sdpo_lab.views.tokens import BLUE, ORANGE, visible
@@ -53,7 +54,7 @@ class Rewind(anywidget.AnyWidget):
 
     def __init__(self, timeline: Timeline) -> None:
         if not isinstance(timeline, Timeline):
-            raise TypeError(f"timeline must be a sdpo_lab.timeline.Timeline, as Timeline(trainer) makes it; got {type(timeline).__name__}")
+            raise TypeError(f"timeline must be a sdpo_lab.timeline.Timeline, as Timeline(trainer) makes it; got {type(timeline).__name__}: {shown(timeline)}")
         self.timeline = timeline
         super().__init__(setup=self.steps())
         self.on_msg(self._on_message)

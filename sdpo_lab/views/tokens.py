@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from sdpo_lab.credit import Credit, token_text
-from sdpo_lab.errors import check_choice, check_range, shown
+from sdpo_lab.errors import check_choice, check_kind, check_range, shown
 from sdpo_lab.views.page import source
 
 QUANTITIES = ("advantage", "divergence", "student", "teacher", "student entropy", "teacher entropy", "oracle")
@@ -49,10 +49,8 @@ class TokenView:
         return document(self._repr_html_(), "Tokens of " + (self.data["attempts"][0]["title"] or "an attempt"))
 
     def save(self, path: str | Path) -> Path:
-        """Write `page()` to a file and return its path."""
-        path = Path(path)
-        path.write_text(self.page(), encoding="utf-8")
-        return path
+        """Write `page()` to a file and return its path. Raises TypeError or ValueError for what is no file's path, OSError where it cannot be written."""
+        return write_page(path, self.page())
 
     def __repr__(self) -> str:
         sizes = [len(a["tokens"]) for a in self.data["attempts"]]
@@ -79,10 +77,13 @@ def token_view(credits: Credit | Sequence[Credit], *, titles: str | Sequence[str
     listed = [credits] if isinstance(credits, Credit) else list(credits)
     for credit in listed:
         if not isinstance(credit, Credit):
-            raise TypeError(f"credits must be a Credit, as lab.credit returns, or a list of them; got {type(credit).__name__}")
+            raise TypeError(f"credits must be a Credit, as lab.credit returns, or a list of them; got {type(credit).__name__}: {shown(credit)}")
+    check_kind("titles", titles, (str, list, tuple, type(None)), "a string, a list of one for each attempt, or None")
     titles = [titles] if isinstance(titles, str) else [""] * len(listed) if titles is None else list(titles)
     if len(titles) != len(listed):
-        raise ValueError(f"titles must be one for each attempt: there are {len(listed)} attempts and {len(titles)} titles")
+        raise ValueError(f"titles must be one for each attempt: there are {len(listed)} attempts and {len(titles)} titles, {shown(titles)}")
+    for title in titles:
+        check_kind("titles", title, str, "strings, one for each attempt")
     return TokenView(page_data([view_data(c, k, title) for c, title in zip(listed, titles)], color_by, scale))
 
 
@@ -307,6 +308,16 @@ def fragment(inside: str, data: Any, draw: str) -> str:
     return (f'<div id="{place}">{inside}<script type="application/json">{text}</script></div><style>{source("token_view.css")}</style><script>(() => {{\n'
             f"{source('dom.js', 'token_view.js')}\nfor (const root of document.querySelectorAll('#{place}')) {{\n"
             f"const given = root.querySelector(':scope > script');\nif (!given) continue;\nconst data = JSON.parse(given.textContent);\ngiven.remove();\n{draw}\n}}\n}})();</script>")
+
+
+def write_page(path: str | Path, page: str) -> Path:
+    """Write a page to the file at `path`, and return that."""
+    check_kind("path", path, (str, Path), "the path of the file to write, such as 'view.html'")
+    path = Path(path)
+    if path == Path() or path.is_dir():
+        raise ValueError(f"path must be the path of a file, such as 'view.html', and {shown(str(path))} is a folder")
+    path.write_text(page, encoding="utf-8")
+    return path
 
 
 def document(inside: str, title: str) -> str:

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
+from sdpo_lab.errors import check_kind, check_range
+
 _at_work: weakref.WeakSet[Worker] = weakref.WeakSet()  # those whose thread exists
 
 
@@ -27,7 +29,8 @@ class Worker:
 
     def errand(self, work: Callable[[], Any]) -> Future:
         """Have `work` done at the next boundary, where nobody else is inside the trainer; at once when the run rests. What it raises is
-        in the Future and does not end the run."""
+        in the Future and does not end the run. Raises TypeError for what is no function."""
+        check_kind("work", work, Callable, "a function without arguments")
         done: Future = Future()
         with self._changed:
             self._errands.append((work, done))
@@ -35,7 +38,9 @@ class Worker:
         return done
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until nothing is being computed; False when that took more than `timeout` seconds."""
+        """Wait until nothing is being computed; False when that took more than `timeout` seconds, 0 to a billion; None waits as long as it takes."""
+        if timeout is not None:
+            check_range("timeout", timeout, float, 0, 10**9)
         with self._changed:
             return self._changed.wait_for(lambda: self._thread is None, timeout)
 

@@ -17,8 +17,13 @@ from tests.views.conftest import FakeTrainer
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 
-NASTY = "".join(text for text in CORPUS if any(c in text for c in "<>&$`{'\"\\\x1b\u202e\u2028"))[:1000]
-SHOWN = ("<script>window.hacked=1</script>", "<img src=x onerror=\"window.hacked=1\">", "<svg/onload=window.hacked=1>", "&lt;b&gt;", "&#60;script&#62;")
+PIECES = [text for text in CORPUS if any(c in text for c in "<>&$`{'\"\\\x1b\u202e\u2028")]
+NASTY = ("".join(PIECES[:45]), "".join(PIECES[45:]))  # in two: all at once is longer than the model's context
+SHOWN = ("<script>window.hacked=1</script>", "<img src=x onerror=\"window.hacked=1\">", "<svg/onload=window.hacked=1>", "&lt;b&gt;", "&#60;script&#62;", "{{ 7*7 }}")
+
+
+def test_every_kind_of_text_is_tried_and_each_is_looked_for():
+    assert all(any(text in nasty for nasty in NASTY) for text in PIECES) and all(any(s in nasty for nasty in NASTY) for s in SHOWN)
 
 
 def outputs(tiny_original, text: str) -> dict[str, str]:  # noqa: F811
@@ -81,11 +86,11 @@ def test_the_browser_would_notice(visit):
 
 
 def test_static_views(visit, tiny_original):  # noqa: F811
-    for name, text in outputs(tiny_original, NASTY).items():
-        page, asked, said, thrown = visit(f"<!doctype html><meta charset=utf-8><body>{text}", name.replace(" ", "_"))
+    for n, name, text in [(n, *pair) for n, nasty in enumerate(NASTY) for pair in outputs(tiny_original, nasty).items()]:
+        page, asked, said, thrown = visit(f"<!doctype html><meta charset=utf-8><body>{text}", f"{name.replace(' ', '_')}_{n}")
         assert page.evaluate("typeof window.hacked") == "undefined" and not asked and not said and not thrown, name
         words = page.evaluate("document.body.innerText")
-        missing = [s for s in SHOWN if "".join(s.split()) not in "".join(words.split())]
+        missing = [s for s in SHOWN if s in NASTY[n] and "".join(s.split()) not in "".join(words.split())]
         assert not missing, f"{name} does not show {missing} as they are"
         assert page.locator("[onerror], [onload], [onmouseover], iframe, object, base, form, meta[http-equiv], link").count() == 0, name
 
@@ -93,7 +98,8 @@ def test_static_views(visit, tiny_original):  # noqa: F811
 def test_a_converted_notebook(visit, tiny_original, tmp_path):  # noqa: F811
     """What nbconvert makes of it asks for no more than what it makes of plain words."""
     plain = visit(exported(outputs(tiny_original, "plain words, " * 40), tmp_path), "plain")
-    page, asked, said, thrown = visit(exported(outputs(tiny_original, NASTY), tmp_path), "hostile")
+    both = {f"{name} {n}": text for n, nasty in enumerate(NASTY) for name, text in outputs(tiny_original, nasty).items()}
+    page, asked, said, thrown = visit(exported(both, tmp_path), "hostile")
     assert page.evaluate("typeof window.hacked") == "undefined" and not said and asked <= plain[1] and set(thrown) <= set(plain[3])
     assert not any("evil.example" in url for url in asked) and page.locator("a[href*='evil.example'], a[href^='javascript:']").count() == 0
     assert "<script>window.hacked=1</script>" in page.evaluate("document.body.innerText")

@@ -15,7 +15,7 @@ import sdpo_lab as lab
 from sdpo_lab import checkpoints, run_folder, teachers
 from sdpo_lab import rollouts as rollouts_module
 from sdpo_lab import trainer as trainer_module
-from sdpo_lab.faults import interrupts_wait
+from sdpo_lab.faults import halved_once, interrupts_wait
 from sdpo_lab.run_folder import RunFolder
 from tests.core.test_checkpoints import same, trainer
 from tests.core.test_trainer import Vowels
@@ -158,6 +158,49 @@ def short_of_memory(monkeypatch, most: int, error: type[RuntimeError] = RuntimeE
         return original(config, hidden, student, teacher, tokens, vocabulary)
 
     monkeypatch.setattr(trainer_module, "backward", backward)
+
+
+#: As they are written by torch 2.x and numpy, but for the numbers.
+SAID = [RuntimeError(CPU), RuntimeError("not enough memory: you tried to allocate 8589934592 bytes."), RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 17.9 GB, other allocations: 40 MB, max allowed: 18.1 GB). Tried to allocate 1.9 GB on private pool."),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 8.00 GiB."),
+        MemoryError("Unable to allocate 8.00 GiB for an array with shape (1024, 1048576) and data type float64"), MemoryError()]
+
+
+@pytest.mark.parametrize("error", SAID, ids=lambda e: f"{type(e).__name__} {e}"[:40])
+def test_out_of_memory_is_known_by_what_it_says(error):
+    tries, sizes = [error], []
+
+    def work():
+        if tries:
+            raise tries.pop()
+        return "done"
+
+    with pytest.warns(RuntimeWarning, match=r"out of memory with 8 rows \([^)]+.*from now on at most 4\."):
+        assert halved_once(work, 8, sizes.append, False, "rows", "Take fewer") == "done"
+    assert sizes == [4]
+    tries.append(error)
+    with pytest.raises(torch.OutOfMemoryError, match="(?s)out of memory with 4 rows, which is half of what it was. Take fewer: .+") as caught:
+        halved_once(work, 4, sizes.append, True, "rows", "Take fewer")
+    assert caught.value.__cause__ is error and sizes == [4]
+
+
+def test_numpy_s_memory_that_runs_out_while_sampling_halves_the_groups(tiny, monkeypatch):
+    clean, t = trainer(tiny), trainer(tiny)
+    groups, original = clean.together, rollouts_module.noise
+    most = groups // 2 * clean.config.num_generations
+
+    def noise(keys, steps):
+        if len(keys) > most:
+            raise MemoryError("Unable to allocate 8.00 GiB for an array")
+        return original(keys, steps)
+
+    monkeypatch.setattr(rollouts_module, "noise", noise)
+    with pytest.warns(RuntimeWarning, match=rf"out of memory with {groups} groups sampled together \(Unable to allocate.*at most {groups // 2}\."):
+        t.step()
+    clean.together = groups // 2
+    clean.step()
+    same(clean, t)
 
 
 @pytest.mark.parametrize("error", [RuntimeError, torch.OutOfMemoryError])

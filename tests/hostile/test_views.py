@@ -17,6 +17,7 @@ from sdpo_lab.rollouts import Rollout
 from sdpo_lab.tasks.adapters import JudgeError, task_from_function
 from sdpo_lab.tasks.base import Problem
 from sdpo_lab.views import Bars, Chart, Dashboard, Line, LiveRun, Playground, compare, curve, group_view, token_view
+from sdpo_lab.views.charts import escape
 from sdpo_lab.views.progress import ProgressLine
 from tests.core.conftest import tiny_original  # noqa: F401  a random model
 from tests.hostile.texts import CORPUS, TEXTS, Page, many, same_shape, whole
@@ -81,6 +82,54 @@ def test_no_view_has_markup_of_the_text(pages, plain_pages, text):
 @pytest.mark.parametrize("name", ["token view", "its page", "group view", "chart", "bars", "compare", "curve"])
 def test_half_a_surrogate_pair_does_not_keep_a_notebook_from_being_saved(pages, name):
     assert pages("a\ud83d")[name].encode("utf-8")
+
+
+@many(60)
+@given(TEXTS)
+@example("<a href=//evil.example>x</a>")
+@example("".join(CORPUS))
+def test_no_text_is_a_tag_to_plotly(text):
+    """Which takes `<a href>`, `<b>` and others in every text of a figure for what they are in HTML."""
+    pytest.importorskip("plotly")
+    figures = [Chart(text, [Line(text, [0, 1], [0, 1], [0, 0], [1, 1], True)], text, text, note=text, marks={0.5: text}).figure(),
+               compare({text: stepped(text).history, text + "b": stepped(text).history}, "reward", note=text).figure(),
+               curve(stepped(text).history, text, text).figure()]
+    for figure in figures:
+        plain = json.loads(figure.to_json())
+        said = strings(plain["data"]) + strings(plain["layout"] | {"template": 0})
+        assert not any(c in value for value in said for c in "<>") and (not text or any(escape(text) in value for value in said))
+
+
+def stepped(text: str) -> FakeTrainer:
+    trainer = FakeTrainer(text=text, feedback=text, seconds=0)
+    trainer.step()
+    return trainer
+
+
+def strings(value) -> list[str]:
+    """Every string in plain data."""
+    if isinstance(value, dict):
+        return [s for v in value.values() for s in strings(v)]
+    return [s for v in value for s in strings(v)] if isinstance(value, list) else [value] if isinstance(value, str) else []
+
+
+def exported(pages, texts: list[str], folder) -> str:
+    """Every view of every text in one notebook, with what Python prints of charts beside them, converted to a page."""
+    nbconvert, nbformat = pytest.importorskip("nbconvert"), pytest.importorskip("nbformat")
+    data = [{"text/html": found, "text/plain": name} for text in texts for name, found in pages(text).items() if name != "its page"]
+    data += [{"text/plain": repr(Chart(text, [Line(text, [0], [0])]))} for text in texts]
+    cells = [nbformat.v4.new_code_cell("", outputs=[nbformat.v4.new_output("display_data", d)]) for d in data]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), folder / "book.ipynb")
+    return nbconvert.HTMLExporter().from_filename(str(folder / "book.ipynb"))[0]
+
+
+def test_a_converted_notebook_has_no_markup_of_any_text(pages, tmp_path):
+    """All of them at once: those of each kind beside each other, and one text cut into the next."""
+    corpus = "".join(CORPUS)
+    texts = [corpus[i : i + 450] for i in range(0, len(corpus), 450)]
+    found = same_shape(exported(pages, texts, tmp_path), exported(pages, ["plain words"] * len(texts), tmp_path))
+    words = "".join(found.words.split())
+    assert all("".join(whole(text).split()) in words for text in CORPUS if not surrogate(text) and any(text in part for part in texts)), "shown as they are"
 
 
 @many(40)

@@ -56,3 +56,36 @@ def test_bars_below_zero_go_to_the_left_of_it():
     places = [(float(a), float(w)) for a, w in re.findall(r"margin-left:([\d.]+)%;width:([\d.]+)%", page)]
     assert places == [(18.0, 54.0), (0.0, 18.0), (18.0, 0.0)], "zero lies at a quarter of the 72 percent"
     assert "-1.00" in page
+
+
+@pytest.mark.parametrize("x, y", [([0, 1], [-1e308, 1e308]), ([0, math.inf], [0, 1]), ([-math.inf, math.nan], [0, 1]), ([0, 1], [math.inf, -math.inf]), ([1e308, -1e308], [0, 1]),
+                                  ([0, 1], [10**400, 0]), ([0, 1], [1e300, -1e300]), ([0, 1], [0, 5e-324]), ([5e-324, 0], [1e17, 1e17]), ([1e300], [1e300]), ([], [])])
+def test_points_that_have_no_place_are_left_out(x, y):
+    """As the docstring promises; the others stand where they stood."""
+    kept = [(a, b) for a, b in zip(x, y) if abs(a) <= 1e300 and abs(b) <= 1e300]
+    for chart in (views.Chart("t", [views.Line("a", x, y, y, y, True)]), views.Chart("t", [views.Line("a", x, y)], y_range=(0, 1), marks={v: "m" for v in x})):
+        picture = chart._repr_html_()
+        points = re.search(r'<polyline points="([^"]*)"', picture).group(1).split()
+        assert len(points) == len(kept) and not re.search(r"[\W_](nan|inf)\b", picture) and "nan," not in picture
+        assert all(0 <= float(v) <= 720 for point in points for v in point.split(",")) and repr(chart)
+    mixed = views.Chart("t", [views.Line("a", [*x, 3, 4], [*y, 0.5, 0.6]), views.Line("b", [3, 4], [0.5, 0.6])])._repr_html_()
+    assert mixed.count("<polyline") == 2
+
+
+def test_bars_without_a_length_have_no_bar():
+    page = views.Bars("t", {"a": 1.0, "b": math.inf, "c": math.nan, "d": 1e308, "e": -2.0})._repr_html_()
+    assert [float(w) for w in re.findall(r"%;width:([\d.]+)%", page)] == [24.0, 0.0, 0.0, 0.0, 48.0] and "inf" in page and "nan %" not in page
+
+
+def test_a_curve_and_a_comparison_of_rewards_out_of_all_bounds():
+    wild = history([0.5, 1e308, -1e308, math.inf, 0.7])
+    assert views.curve(wild).lines[0].x == [1, 5] and "<svg" in views.curve(wild)._repr_html_()
+    assert views.compare({"a": wild}, "reward", window=1).lines[0].x == [1, 5] and "<svg" in views.compare({"a": wild}, "reward")._repr_html_()
+
+
+def test_a_figure_s_texts_are_no_tags():
+    pytest.importorskip("plotly")
+    link = "<a href='//evil.example'>x</a>"
+    found = views.Chart(link, [views.Line(link, [0, 1], [0, 1])], link, link).figure()
+    texts = (found.layout.title.text, found.layout.xaxis.title.text, found.layout.yaxis.title.text, found.data[0].name)
+    assert set(texts) == {"&lt;a href='//evil.example'&gt;x&lt;/a&gt;"}

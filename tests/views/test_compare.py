@@ -124,6 +124,26 @@ def test_wrong_input_is_named(tmp_path):
         views.compare({"x": folder})
 
 
+@pytest.mark.parametrize("content", [b"{}", b"[]", b"", b"null", b"3", b'{"a": 1}', b"\xff\xfe\x00", b'[{"format": 1}]', b'["a"]', b"[" * 100_000, b'[{"format": 99}]', b'"\\u001b[31m"'])
+def test_a_file_that_holds_no_recorded_runs_is_named(content, tmp_path):
+    (tmp_path / "bad.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"bad.json' is no file of recorded runs, as .*write_records makes them \(") as caught:
+        views.compare({"a": str(tmp_path / "bad.json")})
+    assert not isinstance(caught.value, UnicodeDecodeError) and str(caught.value).isprintable() and len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize("field, value, words", [
+    ("rows", {"step": [1], "reward": ["a\x1b[31m"]}, "nothing but numbers, one has 'a"), ("rows", {"reward": [1.0]}, "must have a step"), ("rows", [], "AttributeError"),
+    ("task", None, "AttributeError"), ("model", 3, "AttributeError"), ("changes", {"1": 3}, "dictionary of dictionaries"), ("changes", {"x": {}}, "ValueError")])
+def test_a_recorded_run_that_is_damaged_is_named(field, value, words, tmp_path):
+    write_records(tmp_path / "r.json", [recorded([0.0, 1.0])])
+    (entry,) = json.loads((tmp_path / "r.json").read_text())
+    (tmp_path / "r.json").write_text(json.dumps([entry | {field: value}]))
+    with pytest.raises(ValueError, match=f"r.json' is no file of recorded runs.*{words}") as caught:
+        views.compare({"a": tmp_path / "r.json"})
+    assert str(caught.value).isprintable()
+
+
 def test_the_name_is_a_function_however_it_is_reached():
     import sdpo_lab.views.comparison  # a submodule of the same name would stand in its place
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import weakref
 
-from sdpo_lab.errors import check_range
+from sdpo_lab.errors import check_kind, check_range
 from sdpo_lab.tasks.sandbox.levels import Isolation, isolation, user
 from sdpo_lab.tasks.sandbox.pool import Pool
 from sdpo_lab.tasks.sandbox.reports import Program, Raised, Returned, message_of, outcomes
@@ -57,6 +57,9 @@ class Sandbox:
         Raises TypeError or ValueError for a `Program` that is none (see there; at most 256 inputs), RuntimeError when closed. After
         a KeyboardInterrupt no process is left, and the next run starts new ones.
         """
+        check_kind("programs", programs, (list, tuple), "a list of Program")
+        for p in programs:
+            check_kind("programs", p, Program, "a list of Program")
         messages = [message_of(p) for p in programs]
         pool = self._pool
         with pool.lock:

@@ -7,6 +7,7 @@ import re
 import signal
 from dataclasses import dataclass
 
+from sdpo_lab.errors import check_kind, shown
 from sdpo_lab.tasks.sandbox import server
 
 MAX_CODE = 100_000  # characters of a program; more is not run
@@ -50,13 +51,17 @@ class Raised:
 def message_of(program: Program) -> bytes | None:
     """The program as a message to a server; None when its code is too long to be run."""
     if not isinstance(program.code, str) or not isinstance(program.function, str):
-        raise TypeError(f"code and function must be strings, got {type(program.code).__name__} and {type(program.function).__name__}")
+        raise TypeError(f"code and function of the programs must be strings, got {shown(program.code)} and {shown(program.function)}")
+    check_kind("inputs of the programs", program.inputs, (tuple, list), "a tuple of tuples, the arguments of each call")
     if len(program.inputs) > MAX_INPUTS:
-        raise ValueError(f"a program has at most {MAX_INPUTS} inputs, got {len(program.inputs)}")
+        raise ValueError(f"inputs of the programs must be at most {MAX_INPUTS}, got {len(program.inputs)}")
     for arguments in program.inputs:
         if not isinstance(arguments, (tuple, list)):
-            raise TypeError(f"an input is a tuple of arguments, got {arguments!r}; write (x,) for one argument")
-    inputs = [server.pack(tuple(arguments)) for arguments in program.inputs]
+            raise TypeError(f"inputs of the programs must be tuples of arguments, one is {shown(arguments)}; write (x,) for one argument")
+    try:
+        inputs = [server.pack(tuple(arguments)) for arguments in program.inputs]
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"inputs of the programs: {error}") from error
     if len(program.code) > MAX_CODE:
         return None
     code = program.code if encodes(program.code) else {"s": program.code.encode("utf-8", "surrogatepass").hex()}  # `pack` has lower limits
