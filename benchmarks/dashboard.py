@@ -86,6 +86,7 @@ def arm(page, address: str, folder: Path, name: str, steps: int, shown: bool) ->
     book.run(2)
     book.idle()
     if shown:
+        page.locator('.sdpo-dash[data-state="running"]').wait_for(timeout=60_000)
         while page.locator(".sdpo-dash").get_attribute("data-state") == "running":
             clicks.append(page.evaluate(CLICK))
             page.wait_for_timeout(700)

@@ -5,6 +5,7 @@ const WORDS = {
   stopping: "Stopping after this step", stopped: "Stopped", finished: "Finished", failed: "Failed",
 };
 const ENDED = ["finished", "stopped", "failed"], AWAY = ["waiting", "gone"];
+const RESTING = ["ready", "running", "paused"], SOON = 300;  // ms
 const SMALL = [["reward", "Mean reward", "smooth"], ["held_out", "Held-out accuracy", "sparse"], ["teacher", "Teacher's accuracy", "sparse"], ["loss", "Loss", "smooth"],
   ["active", "Active fraction", "smooth"], ["entropy", "Entropy, nats", "smooth"], ["length", "Length, tokens", "smooth"], ["grad_norm", "Gradient norm", "smooth"]];
 const clock = (s) => new Date(1000 * Math.round(s)).toISOString().slice(s < 3599.5 ? 14 : 11, 19);
@@ -91,7 +92,9 @@ function render({ model, el }) {
   }
 
   function tick() {
-    const now = Date.now(), quiet = now - heard > 5000, pause = gone ? 10000 : !ENDED.includes(state()) || saving || attempts.waits() || back?.waits() ? 0 : 3000;
+    // an answer that somebody waits for is asked for at once; else seldom, since every question costs the training time
+    const now = Date.now(), quiet = now - heard > 5000, waits = saving || attempts.waits() || back?.waits() || root.querySelector(".knob.waits");
+    const pause = gone ? 10000 : waits ? 0 : ENDED.includes(state()) ? 3000 : RESTING.includes(state()) ? setup.interval : 0;
     if (!gone && closed && closed >= heard && now - closed > 1500) {  // and it has not been opened again
       gone = true;
       draw();
@@ -222,7 +225,7 @@ function render({ model, el }) {
   const watch = new ResizeObserver(() => drawCharts());
   watch.observe(left);
   draw();
-  const timer = setInterval(tick, setup.interval);
+  const timer = setInterval(tick, Math.min(SOON, setup.interval));
   tick();
   return () => {
     clearInterval(timer);

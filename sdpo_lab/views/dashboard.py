@@ -44,7 +44,8 @@ class Dashboard(anywidget.AnyWidget):
     evaluate_every, evaluate_n, folder  as in `LiveRun`: every so many steps student and teacher are measured on test problems, and the run saves
                                         itself in `folder`
     timeline                            a `Timeline` of this trainer: it watches every step, and the page can rewind
-    seconds_between_news                0.1 to 60, how often the page asks
+    seconds_between_news                0.1 to 60, how often the page asks while nothing is waited for. Each question costs the training some
+                                        25 ms on two cores (benchmarks/dashboard.py)
 
     The cell that shows it returns at once. `result()` waits for the end and returns the history, with or without a page;
     everything the page can do, `run` can do too: `dash.run.pause()`, `dash.run.set(learning_rate=1e-3)`, `dash.run.save()`.
@@ -55,7 +56,7 @@ class Dashboard(anywidget.AnyWidget):
     _css = source("dashboard.css", "rewind.css")
     setup = traitlets.Dict().tag(sync=True)  # what the page must know before the first answer arrives
 
-    def __init__(self, trainer: Any, steps: int = 60, seconds_between_news: float = 0.3, *, evaluate_every: int = 10, evaluate_n: int = 32,
+    def __init__(self, trainer: Any, steps: int = 60, seconds_between_news: float = 1.0, *, evaluate_every: int = 10, evaluate_n: int = 32,
                  folder: str | Path | None = None, timeline: Any = None) -> None:
         check_range("seconds_between_news", seconds_between_news, float, 0.1, 60)
         if timeline is not None and not (callable(getattr(timeline, "watch", None)) and hasattr(timeline, "trainer")):

@@ -22,8 +22,8 @@ HOSTILE = "</script><img src=x onerror=alert(1)>\n\u202egnp.exe\x00\ud83d<|im_en
 def dashboard(fake, monkeypatch):
     """dashboard(steps=..., **fake trainer): a Dashboard whose messages land in its `.sent`, as JSON that must be valid."""
 
-    def build(steps: int = 5, **trainer) -> Dashboard:
-        dash = Dashboard(fake(**trainer), steps, evaluate_every=0)
+    def build(steps: int = 5, seconds_between_news: float = 1.0, **trainer) -> Dashboard:
+        dash = Dashboard(fake(**trainer), steps, seconds_between_news, evaluate_every=0)
         dash.sent = []
         monkeypatch.setattr(dash, "send", lambda m: dash.sent.append(json.loads(json.dumps(m, allow_nan=False, ensure_ascii=False).encode())))
         return dash
@@ -38,7 +38,7 @@ def tell(dash: Dashboard, kind: str, since: int = 0, seen: int = -1, **more) -> 
 
 def test_what_the_page_is_told(dashboard):
     dash = dashboard(3)
-    assert dash.setup["steps"] == 3 and dash.setup["interval"] == 300
+    assert dash.setup["steps"] == 3 and dash.setup["interval"] == 1000
     assert [k["field"] for k in dash.setup["knobs"]][:3] == ["learning_rate", "teacher_update_rate", "teacher_model_kind"]
     assert tell(dash, "tick")["state"] == "ready" and "attempts" not in dash.sent[-1]
     dash.result()
@@ -59,7 +59,7 @@ def test_nobody_asks_nothing_is_sent(dashboard):
 
 
 def test_the_waiting_cell_sends_the_news_at_its_own_pace(dashboard):
-    dash = dashboard(40, seconds=0.02)  # about a second
+    dash = dashboard(40, seconds=0.02, seconds_between_news=0.3)  # about a second
     assert len(dash.result()) == 40
     assert 2 <= len(dash.sent) <= 8
     assert dash.sent[-1]["state"] == "finished" and dash.sent[-1]["cut"]
@@ -74,7 +74,7 @@ def test_a_page_that_gets_through_is_not_pushed_at(dashboard):
 
 
 def test_a_page_that_asked_once_and_then_no_more_is_sent_only_what_is_new(dashboard):
-    dash = dashboard(40, seconds=0.02)
+    dash = dashboard(40, seconds=0.02, seconds_between_news=0.3)
     tell(dash, "tick")
     dash._heard = (-math.inf, dash._heard[1])  # as if a busy kernel had kept it waiting
     dash.result()
