@@ -148,7 +148,7 @@ assert [(r.reward, repr(r.loss)) for r in then.history] == [(r.reward, repr(r.lo
 # run `dash.result()`: `history` and `trainer` are this run's now, here and in sections 5 to 8.
 #
 # Each has been done before, on three conventions (a convention is one way of naming the arguments, chosen by `seed`: 0, 1 and 2, yours is the second), and
-# recorded. The cell under a question is its answer, so predict first. It draws the recorded runs beside those that nobody touched and your last one: the line
+# recorded. The cell under a question is its answer, folded until you run it: predict first. It draws the recorded runs beside those that nobody touched and your last one: the line
 # is the mean of three runs, the band reaches from the lowest to the highest. Each point is the mean of the last five steps, so a fall to 0 takes
 # five steps in the picture; steps named in the text are single ones, unless it says otherwise. What is printed is accuracy on 256 test requests, before and after.
 
