@@ -1,7 +1,7 @@
 """Make the shipped models from nothing: `python -m small_models.make`. Seeded, resumable.
 
-About an hour on 2 cores (measured on one core each, with other work beside it: `lab-1m` 48 minutes, `lab-300k` 21, the two of them side by side). A fourth size, `lab-3m`, is
-made only when it is named: `--only lab-3m --threads 2`, an hour and a half on 2 cores by what its steps take, and more than two on one.
+About an hour on 2 cores, cards included: a core each and side by side, the 12,000 steps of `lab-1m` take 44 minutes, those of `lab-300k` 19, of `lab-100k` 10 (by the pace of
+600 to 1,500 steps). A fourth size, `lab-3m`, is made only when it is named: `--only lab-3m --threads 2`, an hour and a half on 2 cores by what its steps take, and two and a half on one.
 
 One tokenizer (byte-level BPE on the documents themselves), Qwen3 models of three sizes with random weights, next-token training on the answers of
 the same small-world documents (`documents.py`), export in half precision, and the measured cards (`card.py`).
