@@ -72,8 +72,8 @@ print(before)
 # ([How it looks](https://github.com/sdpo-lab/sdpo_lab/blob/main/docs/images/05_live_training.png), where no kernel runs.)
 #
 # * The blue dots are the mean reward of each step's 64 attempts, sampled *before* that step's update. The line smooths them.
-# * The teacher's line: every ten steps it writes 32 fresh answers to requests of the *test* split, with a message or a success in its prompt. Of 32, a share is
-#   known to about 0.09 (one standard error). It hardly moves in 60 steps; the student may pass it. *Held-out accuracy*, under *More charts* and in the picture
+# * The teacher's line: every ten steps it writes 32 fresh answers to requests of the *test* split, with a message or a success in its prompt. Of 32, a share near 0.9 is
+#   known to about 0.05 (one standard error). It hardly moves in 60 steps; the student may pass it. *Held-out accuracy*, under *More charts* and in the picture
 #   further down, is the student's, on 32 such requests from the bare question.
 # * The knob, *Learning rate*, takes effect at the next step and leaves a mark on the chart. *More knobs* and *More charts* unfold the others.
 # * The newest attempts are eight tries at one request, with what the API said. Click one, and it is drawn token by token: what the teacher would raise
@@ -117,7 +117,7 @@ for name, curve in {"single steps": rewards, "the mean of the last five steps": 
 # ## 3. Back in time
 #
 # One failed attempt of the first step was set aside, the one the student was surest of, with what its teacher was shown: a sibling's success or the error
-# message, it stands above the tokens. After every step student and teacher read it again. Each of its
+# message (the live view has it above the tokens). After every step student and teacher read it again. Each of its
 # tokens has two log-probabilities, the student's and the teacher's; the sum of their absolute differences, in nats, says how far apart the two are about
 # it. It need not end at 0: at first the teacher lowers the wrong names (orange below); at the end the student may have given them up further than its slower
 # teacher (blue).
@@ -143,12 +143,12 @@ assert [(r.reward, repr(r.loss)) for r in then.history] == [(r.reward, repr(r.lo
 # %% [markdown]
 # ## 4. Five experiments
 #
-# Three are one knob, two a changed line of section 1. For each: change the line, if there is one, and run the cells of section 1 and that of the dashboard again,
+# Three are one knob, two a changed line of section 1. For each: undo the last change of a line, make the new one if there is one, and run the cells of section 1 and that of the dashboard again,
 # **not** the one with `dash.result()`, which would start the run. Turn the knob there, press *Start*, and *Stop* once you have seen enough. Then
 # run `dash.result()`: `history` and `trainer` are this run's now, here and in sections 5 to 8.
 #
 # Each has been done before, on three conventions (a convention is one way of naming the arguments, chosen by `seed`: 0, 1 and 2, yours is the second), and
-# recorded. The cell under a question is its answer, folded until you run it: predict first. It draws the recorded runs beside those that nobody touched and your last one: the line
+# recorded. The cell under a question is its answer, folded until it runs (*Run All* opens it): predict first. It draws the recorded runs beside those that nobody touched and your last one: the line
 # is the mean of three runs, the band reaches from the lowest to the highest. Each point is the mean of the last five steps, so a fall to 0 takes
 # five steps in the picture; steps named in the text are single ones, unless it says otherwise. What is printed is accuracy on 256 test requests, before and after.
 
@@ -192,7 +192,7 @@ beside_hands_off("feedback off")
 #
 # </details>
 #
-# **Ten times the learning rate.** Press *Pause* after step 5, pull *Learning rate* up from 0.0005 to 0.005, then *Continue*. Does it learn faster? Watch the attempts, not only the curve.
+# **Ten times the learning rate.** Press *Single step* five times, pull *Learning rate* up from 0.0005 to 0.005, then *Continue*. Does it learn faster? Watch the attempts, not only the curve.
 
 # %% jupyter={"outputs_hidden": true}
 beside_hands_off("learning rate x 10")
