@@ -4,7 +4,7 @@ Pairs in turns: the same steps of the same run (`toolcall`, the laptop preset, o
 its timeline and its snapshots, is open in Chromium on this machine. Both measure accuracies every ten steps, which is no cost of the dashboard. "other threads" is
 processor time of every thread of the kernel but the one that trains, over the seconds of training. A click is timed in the page, from the event to the
 next painted frame; "answer" is from a question to the picture after its answer. Memory is the kernel's resident set, in the middle of a run and at its end; attempts are
-kept for 100 steps here (500 by default), so that the middle lies behind everything that fills up.
+kept for 50 steps here (500 by default), so that the middle lies behind everything that fills up.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from sdpo_lab.timeline import Timeline
 from sdpo_lab.views import Dashboard, LiveRun
 model, tokenizer = lab.load_model()
 trainer = lab.SDPOTrainer(model, tokenizer, lab.load_task("toolcall", seed=100), lab.SDPOConfig.preset("laptop"))
-trainer.history.keep_attempts = 100
+trainer.history.keep_attempts = 50
 trainer.train(2, progress=False)
 
 memory = []

@@ -25,9 +25,9 @@ FORMAT = 2
 NAME = re.compile(r"checkpoint-(\d{6,})(-again)*")
 LATEST, HISTORY, STATE = "latest.json", "history.jsonl", "state.json"
 NEEDED = {"model/config.json", *(f"{part}.safetensors" for part in ("student", "teacher", "optimizer", "base"))}
-#: What a state.json holds, and of what kind; "files" and what is in these besides is checked where it is used.
+#: What a state.json holds, and of what kind; what is in these besides is checked where it is used.
 SHAPE: dict[str, Any] = {
-    "config": dict, "explicit": list, "counters": {name: int for name in ("skipped_steps", "bad_steps", "optimizer_steps", "halved")}, "changes": dict,
+    "files": dict, "config": dict, "explicit": list, "counters": {name: int for name in ("skipped_steps", "bad_steps", "optimizer_steps", "halved")}, "changes": dict,
     "keep_attempts": (int, type(None)), "optimizer": dict, "model": {"class": str, "attention": (str, type(None)), "device": str, "training": bool},
     "task": {"name": (str, type(None)), "dials": dict, "class": str}, "versions": dict, "history": {"steps": int, "bytes": int, "sha256": str}}
 UNFINISHED = re.compile(rf"(checkpoint-.*|{re.escape(HISTORY)}|{re.escape(LATEST)})\.partial")
@@ -64,7 +64,7 @@ def check(at: Path, mark: str | None) -> dict[str, Any]:
     if checksum(at / STATE) != mark:
         raise Damaged(f"{at / STATE} is not the file that was written (its sha256 is not the one in {LATEST})")
     check_shape(at, state, SHAPE)
-    check_shape(at, state, {"files": {str(name): {"bytes": int, "sha256": str} for name in {*NEEDED, *state["files"]}} if isinstance(state.get("files"), dict) else dict})
+    check_shape(at, state["files"], {name: {"bytes": int, "sha256": str} for name in {*NEEDED, *state["files"]}}, "files.")
     there = {p.relative_to(at).as_posix(): p for p in at.rglob("*") if p.is_file() and not any(part.startswith(".") for part in p.relative_to(at).parts)}
     for name, known in state["files"].items():
         if name not in there:

@@ -1,7 +1,7 @@
 """Make the shipped models from nothing: `python -m small_models.make`. Seeded, resumable.
 
 About an hour on 2 cores, cards included: a core each and side by side, the 12,000 steps of `lab-1m` take 44 minutes, those of `lab-300k` 19, of `lab-100k` 10 (by the pace of
-600 to 1,500 steps). A fourth size, `lab-3m`, is made only when it is named: `--only lab-3m --threads 2`, an hour and a half on 2 cores by what its steps take, and two and a half on one.
+600 to 1,500 steps). A fourth size, `lab-3m`, is made only when it is named: `--only lab-3m --threads 2`, some two hours on 2 cores by what its steps take, and two and a half on one.
 
 One tokenizer (byte-level BPE on the documents themselves), Qwen3 models of three sizes with random weights, next-token training on the answers of
 the same small-world documents (`documents.py`), export in half precision, and the measured cards (`card.py`).
@@ -277,7 +277,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE, help="folder of the finished models")
     parser.add_argument("--work", type=Path, default=Path("build/small_models"), help="folder of the resumable states and the logs")
     parser.add_argument("--no-card", action="store_true", help="skip the measurements")
-    parser.add_argument("--threads", type=int, default=1, help="for each model; two nearly halve the time of a single large one where nothing else runs")
+    parser.add_argument("--threads", type=int, default=1, help="for each model; two save time on a single large one where nothing else runs, and change the last bits of the sums")
     arguments = parser.parse_args()
     if len(arguments.only) == 1:
         # one thread unless told: the sums are the same on every number of cores, and two small models side by side are faster than each on two cores

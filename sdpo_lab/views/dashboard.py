@@ -44,8 +44,8 @@ class Dashboard(anywidget.AnyWidget):
     evaluate_every, evaluate_n, folder  as in `LiveRun`: every so many steps student and teacher are measured on test problems, and the run saves
                                         itself in `folder`
     timeline                            a `Timeline` of this trainer: it watches every step, and the page can rewind
-    seconds_between_news                0.1 to 60, how often the page asks while nothing is waited for. Each question costs the training some
-                                        25 ms on two cores (benchmarks/dashboard.py)
+    seconds_between_news                0.1 to 60, how often the page asks while nothing is waited for. Each question costs the training
+                                        time (benchmarks/README.md)
 
     The cell that shows it returns at once. `result()` waits for the end and returns the history, with or without a page;
     everything the page can do, `run` can do too: `dash.run.pause()`, `dash.run.set(learning_rate=1e-3)`, `dash.run.save()`.

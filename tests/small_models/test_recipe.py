@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from sdpo_lab.models import model_folders
 from sdpo_lab.tasks.readings import is_test
 from sdpo_lab.tasks.toolcall.judge import find_errors
 from sdpo_lab.tasks.toolcall.world import BY_NAME, HELD_OUT_TOOLS, is_held_out
@@ -16,6 +17,7 @@ from small_models import held_out, wordings
 from small_models import worlds as worlds_module
 from small_models.documents import Document, draw_document, draw_echo
 from small_models.make import (
+    FAMILY,
     MINIATURE,
     RECIPES,
     Recipe,
@@ -270,6 +272,10 @@ def test_words_spelt_backward_are_written_letter_by_letter():
         ((_, ids),) = encode([replace(document, answer=style.format("order"))], tokenizer)
         texts = [tokenizer.decode([i]) for i in ids]
         assert "".join(texts) == style.format("order") + "<|im_end|>" and all(c in texts for c in "order")
+
+
+def test_what_is_made_unless_told_is_what_ships():
+    assert set(FAMILY) == {name for name in model_folders() if "-at-" not in name}
 
 
 def test_sizes_lie_a_factor_of_three_to_four_apart_and_fit():
