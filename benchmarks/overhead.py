@@ -23,7 +23,7 @@ COLUMNS = {"new tokens": "{length}", "teacher / student": "{teacher_over_student
 def one(length: int, steps: int) -> dict:
     import sdpo_lab as lab
     from sdpo_lab import rollouts, scoring, teachers
-    from sdpo_lab import trainer as room
+    from sdpo_lab.core import loop as room
 
     rollouts.end_ids = lambda model, tokenizer: {-1}  # nothing ends an attempt
     spent, tokens = {"student": 0.0, "teacher": 0.0}, {"student": 0, "teacher": 0}

@@ -107,7 +107,7 @@ def trl(method: str, steps: int) -> dict:
 def parts(steps: int) -> dict:
     """Where a step of SDPO spends its time, in seconds, and how many tokens the model samples one after another."""
     from sdpo_lab import rollouts, teachers
-    from sdpo_lab import trainer as room
+    from sdpo_lab.core import loop as room
 
     spent, calls = dict.fromkeys(FLOORS["sdpo"], 0.0), {"sampling": 0}
 

@@ -65,7 +65,7 @@ def in_chromium(data: Any, executable: str) -> dict[str, float]:
 
     from playwright.sync_api import sync_playwright
 
-    views = ROOT / "sdpo_lab" / "views"
+    views = ROOT / "sdpo_lab" / "views" / "static"
     with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
         browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(viewport={"width": 1000, "height": 800})

@@ -1,50 +1,35 @@
-"""The loop: sample, judge, reprompt, score twice, one update. SDPO, GRPO, and mixtures of their losses."""
+"""The trainer: the loop of `core.loop`, and what is done between its steps: take many, evaluate, save, go on another day, export."""
 
 from __future__ import annotations
 
-import math
-import random
-import threading
 import time
 import warnings
-from collections.abc import Callable
-from dataclasses import replace
-from statistics import fmean as mean
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
 
-import torch
-
-from sdpo_lab import losses
-from sdpo_lab.between_steps import BetweenSteps
-from sdpo_lab.chat import encode_chat
-from sdpo_lab.config import SDPOConfig, no_policy_term, on_policy
-from sdpo_lab.errors import check_model, check_rollouts, check_task, unknown_names
-from sdpo_lab.faults import halved_once, interrupts_wait
-from sdpo_lab.metrics import summary
-from sdpo_lab.objective import Tokens, backward, chunks
-from sdpo_lab.records import History, StepRecord
-from sdpo_lab.reprompt import encode_teacher, reprompt
-from sdpo_lab.rollouts import Rollout, group_rollouts, judge_rollouts, rollout
-from sdpo_lab.scoring import check_scoring, completion_hidden, completion_mask, token_logits
-from sdpo_lab.tasks.base import Task, draw_problems
-from sdpo_lab.teachers import Teacher
-
-#: After this many steps in a row whose loss or gradient is not finite, training stops with a diagnosis.
-MAX_BAD_STEPS = 3
-#: What a step decides of an attempt; given attempts start without.
-UNDECIDED = dict(teacher_messages=[], shown_solution="", shown_feedback="", shown_attempt="", demonstration=None, active=False, why="")
+from sdpo_lab.analysis.evaluation import Evaluation, evaluate_problems, evaluate_teacher
+from sdpo_lab.core.checks import check_choice, check_kind, check_range, shown, unknown_names
+from sdpo_lab.core.config import SDPOConfig
+from sdpo_lab.core.loop import Loop
+from sdpo_lab.core.records import History
+from sdpo_lab.core.task import Task, draw_problems
+from sdpo_lab.runs import checkpoints
+from sdpo_lab.runs.folder import RunFolder
 
 
-class Update(NamedTuple):
-    """One optimiser step."""
+@dataclass
+class Autosave:
+    """Where and how often a trainer saves itself."""
 
-    loss: float
-    grad_norm: float  #: before clipping
-    shortened: int  #: attempts whose teacher was shown a shortened text
-    good: bool  #: finite, and so applied
+    folder: Path
+    seconds: float  #: between the end of one save and the first step boundary at which the next is due
+    keep: int | None
+    last: float  #: time.monotonic() of the last save or try
+    trouble: str = ""  #: why the last try failed; "" when it did not
 
 
-class SDPOTrainer(BetweenSteps):
+class SDPOTrainer(Loop):
     """Trains `model`, in place, on `task`. An endless iterator of `StepRecord`s; stop any time, go on any time.
 
     model      a causal language model with float32 weights
@@ -59,203 +44,131 @@ class SDPOTrainer(BetweenSteps):
     brings its own attempts to `step(rollouts)`. Nothing else is meant to be overridden.
     """
 
-    #: Fields that may be changed while a run is under way, through `apply`.
-    LIVE_FIELDS = ("learning_rate", "teacher_update_rate", "temperature", "distillation_alpha", "distillation_weight", "include_environment_feedback",
-                   "normalize", "max_grad_norm", "teacher_model_kind", "reprompt_template", "solution_template", "feedback_template", "per_device_train_batch_size")
-
     def __init__(self, model: Any, tokenizer: Any, task: Task, config: SDPOConfig | None = None) -> None:
-        super().__init__()
-        config = SDPOConfig.preset("laptop") if config is None else config
-        if not isinstance(config, SDPOConfig):
-            raise TypeError(f"config must be an SDPOConfig, got {type(config).__name__}; SDPOConfig.preset('laptop') is a start")
-        check_task(task)
-        check_model(model, tokenizer)
-        half = {str(p.dtype) for p in model.parameters() if p.requires_grad and p.dtype not in (torch.float32, torch.float64)}
-        if half:
-            raise ValueError(f"trainable weights must be float32, these are {', '.join(half)}: small updates vanish in half precision. "
-                             "Use model.float() and, on a GPU, bf16=True")
-        self.model, self.tokenizer, self.task, self.config = model, tokenizer, task, config
-        self.teacher = Teacher(model, config.teacher_model_kind, config.teacher_update_rate) if config.distillation_weight > 0 else None
-        parameters = [p for p in model.parameters() if p.requires_grad]
-        if not parameters:
-            raise ValueError("no weight of the model is trainable; call model.requires_grad_(True), or add an adapter")
-        check_scoring(model)
-        # one kernel for all weights on a GPU; on a CPU the plain loop, which rounds as it always did
-        self.optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=model.device.type == "cuda" or None)
-        self.history = History()
-        self.vocabulary = model.get_output_embeddings().weight.shape[0]
-        self.skipped_steps = self.bad_steps = self.optimizer_steps = self.halved = 0
-        self.together = config.generation_batch_size // config.num_generations  # groups sampled at once: fewer give the same attempts, so no checkpoint has it
-        self.lock = threading.RLock()  # a step, an evaluation and a change never overlap, whatever thread they come from
+        self.folders: dict[Path, RunFolder] = {}  # those it saved to, or was resumed from
+        self.autosaves: Autosave | None = None
+        super().__init__(model, tokenizer, task, config)
 
-    def apply(self, **fields: Any) -> None:
-        """Change live fields from the next step on; checked at once, logged in `history.changes`.
+    def train(self, steps: int, changes: dict[int, dict[str, Any]] | None = None, progress: bool = True,
+              folder: str | Path | None = None) -> History:
+        """`steps` more steps with a progress bar; `changes={step: {field: value}}` replays what a hand did on the dashboard.
 
-        A change that does nothing in this combination is a warning. Where `distillation_weight` falls to 0 the teacher is
-        given up; where it rises from 0, and where `teacher_model_kind` becomes another, a teacher starts from the student's weights of that moment.
+        `changes` are checked before the first step, values and all: ValueError or TypeError for a step that is no whole number from 1 upwards, one that was
+        taken already without them, and a field that is not live. Those of steps after the last one are not made, with a warning.
+        `folder` turns `autosave` on, with its defaults. Where it is on, the last step too is saved before this returns.
         """
-        if not fields:
+        from tqdm.auto import tqdm
+
+        check_range("steps", steps, int, 0, 10**9)
+        check_choice("progress", progress, (False, True))
+        plan = self.planned(changes, steps)
+        if folder is not None:
+            self.autosave(folder)
+        bar = tqdm(range(steps), disable=not progress, unit="step")
+        for _ in bar:
+            self.apply(**plan.get(len(self.history) + 1, {}))
+            record = self.step()
+            bar.set_postfix_str(f"reward {record.reward:.2f}")
+        if self.autosaves:
+            self.save(self.autosaves.folder, keep=self.autosaves.keep)
+        return self.history
+
+    def planned(self, changes: dict[int, dict[str, Any]] | None, steps: int) -> dict[int, dict[str, Any]]:
+        """The changes of the next `steps` steps, checked; see `train`."""
+        check_kind("changes", changes, (dict, type(None)), "a dictionary {step: {field: value}}, as history.changes is")
+        found, taken = {}, len(self.history)
+        for step, fields in (changes or {}).items():
+            if isinstance(step, str):
+                raise TypeError(f"changes must have whole numbers as keys, the steps, got {shown(step)}; of what was JSON, give {{int(step): fields for step, fields in ...items()}}")
+            step = check_range("a step of changes", step, int, 1)
+            check_kind(f"changes[{step}]", fields, dict, "a dictionary {field: value}, as history.changes has them")
+            unknown_names(f"changes[{step}]: a running trainer's live fields", fields, list(self.LIVE_FIELDS))
+            found[step] = dict(fields)
+        config = self.config
+        for step, fields in sorted(found.items()):
+            made = self.history.changes.get(step, {})
+            if step <= taken and any(name not in made or made[name] != value for name, value in fields.items()):  # those that were made are no news
+                raise ValueError(f"changes[{step}] must be of a step to come, from {taken + 1} upwards: this trainer has taken {taken} steps, without {shown(fields)}")
+            if step > taken:
+                config = config.replace(live=True, quiet=True, **fields)  # a rehearsal: it raises what `apply` would raise hours later
+        late = sorted(step for step, fields in found.items() if step > taken + steps and fields)
+        if late:
+            warnings.warn(f"changes of step {', '.join(map(str, late[:10]))}{' ...' * (len(late) > 10)} are not made: this call ends with step {taken + steps}", stacklevel=3)
+        return found
+
+    def evaluate(self, n: int = 1024, split: str = "test", seed: int = 0, role: str = "student") -> Evaluation:
+        """Accuracy on `n` problems of `split`; see `Evaluation`. The weights stay as they are.
+
+        role="teacher": how often the self-teacher itself is right. Groups are sampled from the student and reprompted
+        as in training; then the teacher writes a fresh answer in the place of each attempt, also of those it is shown
+        nothing for, `n` answers in all.
+        """
+        check_range("n", n, int, 1, 10**6)
+        check_choice("split", split, ("train", "test"))
+        check_choice("role", role, ("student", "teacher"))
+        if role == "teacher" and not self.teacher:
+            raise ValueError("role='teacher': this run has no teacher, since distillation_weight=0 is GRPO")
+        c = self.config
+        settings = dict(threshold=c.success_reward_threshold, max_completion_length=c.max_completion_length, seed=seed, split=split, role=role)
+        with self.lock:
+            if role == "teacher":
+                return evaluate_teacher(self.teacher, self.tokenizer, self.task, n, c, settings)
+            return evaluate_problems(self.model, self.tokenizer, self.task, draw_problems(self.task, n, split, seed), **settings)
+
+    def save(self, folder: str | Path, overwrite: bool = False, keep: int | None = 1) -> Path:
+        """Save the whole run as it is after its last step, and keep the newest `keep` of its checkpoints (None: all); returns the new one's folder.
+
+        `SDPOTrainer.resume(folder)` goes on exactly where it was. A save that fails or is killed leaves the last checkpoint whole, and
+        takes nothing from this trainer; saving to several folders is fine. Raises ValueError for a folder that holds something else, another
+        run, or a later part of this one (unless `overwrite`), and OSError with the cause when the disk does not take it; see `checkpoints.save`.
+        """
+        with self.lock:
+            return checkpoints.save(self, folder, overwrite, keep)
+
+    def autosave(self, folder: str | Path | None, seconds: float = 30.0, keep: int | None = 2) -> None:
+        """From now on end each step with a save to `folder` when `seconds` (0: always) have passed since the last one; None turns it off.
+
+        So a killed process loses the steps since then, at most: each save is of a whole step, on the thread that steps. It is also due when attempts
+        that were never saved would fall out of `History.keep_attempts`. A disk that does not take it (full, read-only, gone) is a warning
+        with the cause, also in `autosaves.trouble`; the run goes on, and the next try is `seconds` later. Raises ValueError at once for a folder that
+        cannot be this run's, as `save` does, and TypeError or ValueError for seconds and keep out of range.
+        """
+        if folder is None:
+            self.autosaves = None
             return
-        unknown_names("a running trainer's live fields", fields, list(self.LIVE_FIELDS))
+        check_range("seconds", seconds, float, 0, 10**9)
+        checkpoints.check_keep(keep)
         with self.lock:
-            self.config = c = self.config.replace(live=True, **fields)
-            if c.distillation_weight == 0:
-                self.teacher = None
-            elif self.teacher and self.teacher.kind == c.teacher_model_kind:
-                self.teacher.rate = c.teacher_update_rate
-            else:
-                self.teacher = Teacher(self.model, c.teacher_model_kind, c.teacher_update_rate)
-            self.history.changes.setdefault(len(self.history) + 1, {}).update(fields)
+            checkpoints.check_saveable(self)
+            checkpoints.run_of(self, folder).claim(overwrite=False)
+            self.autosaves = Autosave(checkpoints.as_path(folder), seconds, keep, time.monotonic())
 
-    def step(self, rollouts: list[Rollout] | None = None) -> StepRecord:
-        """One step, on fresh attempts or on given ones: whole groups, attempts at the same problem side by side.
+    def step_done(self) -> None:
+        self.autosave_if_due()
 
-        Given attempts are copied; those without a reward are judged. Raises TypeError or ValueError, and has changed nothing, for one that no step can use:
-        token ids that the model does not have, a reward that is not finite, a text that is none (`errors.check_rollouts`). A step in which no attempt is active changes
-        nothing and is counted in `skipped_steps`. Raises FloatingPointError after `MAX_BAD_STEPS` steps in a row with a
-        loss or gradient that is not finite; such a step is not applied. Whatever else is raised on the way, the history
-        is that of the last whole step, and the weights are those of the last whole optimiser step. An interrupt from the keyboard
-        during the update is raised at its end, when the step is whole (a second one at once); any earlier, the step has changed nothing.
+    def autosave_if_due(self) -> None:
+        a, most = self.autosaves, self.history.keep_attempts
+        if a is None or time.monotonic() - a.last < a.seconds and (most is None or len(self.history) - checkpoints.run_of(self, a.folder).steps < most):
+            return
+        try:
+            self.save(a.folder, keep=a.keep)
+            a.trouble = ""
+        except (OSError, ValueError) as error:
+            a.trouble = str(error)
+            warnings.warn(f"step {len(self.history)} could not be saved, the run goes on: {error}", RuntimeWarning, stacklevel=4)
+        a.last = time.monotonic()
+
+    @classmethod
+    def resume(cls, folder: str | Path, task: Task | None = None, device: str | None = None, step: int | None = None) -> Self:
+        """The trainer as it was saved last, or at `step`: its next step is the one that would have come next, bit for bit on the same machine.
+
+        Student, teacher, optimiser, history and counters, config and task are as they were; the times in `StepRecord.seconds` alone are not repeated.
+        `task` for a task of your own, `device` to go on elsewhere. Nothing is used before its checksum was compared, and only safetensors and JSON are read.
+        Raises ValueError for what is damaged, missing, of another format or model, and says what can be had of the run; see `checkpoints.resume`.
         """
+        return checkpoints.resume(cls, folder, task, device, step)
+
+    def save_pretrained(self, folder: str | Path, merge: bool = False) -> None:
+        """Export the student alone, for `AutoModelForCausalLM` or peft; with `merge` a LoRA adapter is added into the weights."""
         with self.lock:
-            began, number, given = time.perf_counter(), len(self.history) + 1, rollouts is not None
-            rollouts = check_rollouts(rollouts if given else self.sample(number), self.vocabulary)
-            rollouts = [replace(r, **UNDECIDED) for r in rollouts] if given else rollouts
-            groups = group_rollouts(judge_rollouts(self.task, rollouts))
-            advantages = self.prepare(groups, number)
-            with interrupts_wait():
-                loss, metrics = self.update(rollouts, advantages)
-                reward = sum(r.reward for r in rollouts) / len(rollouts)
-                record = StepRecord(number, reward, loss, summary(rollouts, groups, self.config) | metrics, rollouts, time.perf_counter() - began)
-                self.history.append(record)
-            self.autosave_if_due()
-        if self.bad_steps >= MAX_BAD_STEPS:
-            raise FloatingPointError(f"the loss or its gradient was not finite in {self.bad_steps} steps in a row, up to step {number}; none was applied. "
-                                     f"Usually the learning rate ({self.config.learning_rate:g}) is too high: start again from the last good "
-                                     f"weights (resume() an earlier checkpoint) with a third of it, apply(learning_rate={self.config.learning_rate / 3:.2g})")
-        return record
-
-    def sample(self, number: int) -> list[Rollout]:
-        """Fresh attempts of step `number`, not judged yet."""
-        c = self.config
-        problems = draw_problems(self.task, c.generation_batch_size // c.num_generations, "train", c.seed * 1_000_003 + number)
-
-        def draw() -> list[Rollout]:
-            return rollout(self.model, self.tokenizer, problems, c.num_generations, c.temperature, c.seed, step=number, batch_size=self.together * c.num_generations,
-                           max_completion_length=c.max_completion_length, top_p=c.top_p, bf16=c.bf16)
-
-        def halve(groups: int) -> None:
-            self.together = groups
-
-        return halved_once(draw, min(self.together, len(problems)), halve, self.together < len(problems), "groups sampled together",
-                           "Lower num_generations or max_completion_length, or take a smaller model")
-
-    def prepare(self, groups: list[list[Rollout]], number: int) -> torch.Tensor:
-        """Decide who takes part: contexts for the teacher (SDPO), advantages (GRPO), (B,)."""
-        c = self.config
-        advantages = torch.cat([losses.group_advantages(torch.tensor([[r.reward for r in g]], dtype=torch.float64), c.scale_rewards)[0] for g in groups])
-        for g in groups:
-            if c.distillation_weight > 0:
-                reprompt(g, c, random.Random(f"{c.seed}/{number}/{g[0].problem.id}"))
-        for r, a in zip((r for g in groups for r in g), advantages.tolist()):
-            if not no_policy_term(c) and a != 0 and r.completion_ids:
-                r.active, r.why = True, ""
-            elif c.distillation_weight == 0:
-                r.why = "all attempts of its group have the same reward"
-        return advantages
-
-    def token_weights(self, rollouts: list[Rollout]) -> torch.Tensor:
-        """How much every token of the attempts of one optimiser step counts in the loss, (B, T)."""
-        return losses.token_weights(completion_mask([r.completion_ids for r in rollouts]), torch.tensor([r.active for r in rollouts]), self.config.normalize)
-
-    def update(self, rollouts: list[Rollout], advantages: torch.Tensor) -> tuple[float, dict[str, float]]:
-        """The optimiser steps of one batch, each on an equal share of the attempts; then the teacher follows."""
-        c, share = self.config, len(rollouts) // self.config.steps_per_generation
-        if share * c.steps_per_generation != len(rollouts):
-            raise ValueError(f"{len(rollouts)} rollouts cannot be shared among steps_per_generation={c.steps_per_generation} optimiser steps; give a multiple")
-        self.model.eval()  # no dropout: the attempts were sampled without, and both roles must be the same function
-        prompts = {r.problem.id: encode_chat(self.tokenizer, r.problem.messages) for r in rollouts}
-        old = {} if on_policy(c) else self.afford(self.score, rollouts, prompts)
-        done: list[Update] = []
-        for start in [*range(0, len(rollouts), share)] * c.num_iterations:
-            part = slice(start, start + share)
-            if any(r.active for r in rollouts[part]):
-                done.append(self.optimizer_step(rollouts[part], advantages[part], prompts, old))
-                if self.teacher and done[-1].good and c.teacher_sync == "optimizer_step":
-                    self.teacher.update()
-        if not done:
-            self.skipped_steps += 1
-            return math.nan, {"self_distillation/empty_target_batch": 1.0, "skipped": 1.0}
-        good, shortened = sum(d.good for d in done), sum(d.shortened for d in done)
-        if shortened:
-            warnings.warn(f"teacher prompts were longer than max_reprompt_len={c.max_reprompt_len}; the solutions or feedback in them were shortened (how many: "
-                          "the metric reprompt_shortened_fraction)", stacklevel=3)
-        if self.teacher and good and c.teacher_sync == "rollout_batch":
-            self.teacher.update()
-        self.bad_steps = 0 if good else self.bad_steps + 1
-        return mean(d.loss for d in done), {"grad_norm": mean(d.grad_norm for d in done), "not_finite": 1 - good / len(done), "optimizer_steps": float(good),
-                                            "reprompt_shortened_fraction": shortened / len(rollouts) / c.num_iterations}
-
-    def afford(self, work: Callable, rollouts: list[Rollout], *arguments: Any) -> Any:
-        """work(rollouts, ...), the part of a step that reads attempts and changes no weight. Where memory runs out it is done again with
-        micro-batches of half the size, which stay for the rest of the run; that happens once, the second time raises."""
-        def halve(size: int) -> None:
-            self.halved = 1
-            self.apply(per_device_train_batch_size=size)
-
-        return halved_once(lambda: work(rollouts, *arguments), max(map(len, self.micro_batches(rollouts)), default=1), halve, bool(self.halved),
-                           "attempts in a micro-batch (per_device_train_batch_size)", "Lower per_device_train_batch_size (apply() can, and the run goes on), "
-                           "max_completion_length, max_reprompt_len or distillation_topk, or train an adapter (lora=)")
-
-    @torch.no_grad()
-    def score(self, rollouts: list[Rollout], prompts: dict[str, list[int]]) -> dict[int, torch.Tensor]:
-        """log p of the tokens of every active attempt before the batch's first optimiser step, by the attempt's id()."""
-        c, found = self.config, {}
-        for rows in self.micro_batches(rollouts):
-            completions = [r.completion_ids for r in rows]
-            hidden = completion_hidden(self.model, [prompts[r.problem.id] for r in rows], completions, c.bf16)
-            ids = torch.tensor([i for ids in completions for i in ids], device=hidden.device)
-            scores = torch.cat([losses.token_log_probs(token_logits(self.model, hidden[part], c.temperature, c.bf16), ids[part])
-                                for part in chunks(len(ids), self.vocabulary)])
-            found |= {id(r): s for r, s in zip(rows, scores.split([len(x) for x in completions]))}
-        return found
-
-    def micro_batches(self, rollouts: list[Rollout]) -> list[list[Rollout]]:
-        """The active attempts in groups for one forward and backward, those of like length together: less padding. In a mixture with GRPO
-        those whose teacher is shown nothing are by themselves, and it does not read them."""
-        size, found = self.config.per_device_train_batch_size, []
-        for informed in (True, False):
-            chosen = sorted((r for r in rollouts if r.active and r.shown == informed), key=lambda r: len(r.completion_ids))
-            found += [chosen[i : i + size] for i in range(0, len(chosen), size)]
-        return found
-
-    def gradient(self, rollouts: list[Rollout], advantages: torch.Tensor, prompts: dict[str, list[int]], old: dict[int, torch.Tensor]) -> tuple[float, int]:
-        """The gradient over the active attempts, in micro-batches that change nothing; (the loss, attempts whose teacher was shown a shortened text)."""
-        c, student = self.config, lambda hidden: token_logits(self.model, hidden, c.temperature, c.bf16)
-        weights = self.token_weights(rollouts)
-        place = {id(r): i for i, r in enumerate(rollouts)}
-        self.optimizer.zero_grad(set_to_none=True)  # a try that was cut short may have left some
-        total, shortened = 0.0, 0
-        for rows in self.micro_batches(rollouts):
-            completions, at, teacher = [r.completion_ids for r in rows], [place[id(r)] for r in rows], None
-            hidden = completion_hidden(self.model, [prompts[r.problem.id] for r in rows], completions, c.bf16)
-            if self.teacher and rows[0].shown:
-                teacher_prompts, short = zip(*(encode_teacher(self.tokenizer, r, c, getattr(self.model.config, "max_position_embeddings", None)) for r in rows))
-                teacher, shortened = self.teacher.read(teacher_prompts, completions, c.temperature, c.bf16), shortened + sum(short)
-            tokens = Tokens.of(rows, torch.cat([weights[i, : len(x)] for i, x in zip(at, completions)]), advantages[at], old, hidden)
-            total += backward(c, hidden, student, teacher, tokens, self.vocabulary).item()
-        return total, shortened
-
-    def optimizer_step(self, rollouts: list[Rollout], advantages: torch.Tensor, prompts: dict[str, list[int]], old: dict[int, torch.Tensor]) -> Update:
-        """One step of the optimiser along the gradient, where it is finite."""
-        total, shortened = self.afford(self.gradient, rollouts, advantages, prompts, old)
-        c = self.config
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), c.max_grad_norm).item()
-        good = math.isfinite(total) and math.isfinite(norm)
-        if good:
-            self.optimizer_steps += 1
-            for g in self.optimizer.param_groups:
-                g["lr"], g["weight_decay"] = c.learning_rate * min(1.0, self.optimizer_steps / (c.warmup_steps + 1)), c.weight_decay
-            self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        return Update(total, norm, shortened, good)
+            checkpoints.save_pretrained(self, folder, merge)

@@ -252,7 +252,7 @@ PUBLIC: dict[str, Row] = {
 }
 #: What the package makes and hands out; and what is no function.
 RESULTS = {"Credit", "Evaluation", "Familiarity", "History", "Memory", "Preflight", "Rollout", "StepRecord", "JudgeError"}
-ELSEWHERE = {"__version__": "a string", "losses": "its functions have rows", "views": "VIEWS", "Task": "a protocol", "SDPOConfig": "FIELDS", "SHIPPED": "a dictionary"}
+ELSEWHERE = {"__version__": "a string", "losses": "its functions have rows", "views": "VIEWS", "experiments": "a room, not a function", "Task": "a protocol", "SDPOConfig": "FIELDS", "SHIPPED": "a dictionary"}
 
 
 def methods(kind: type) -> set[str]:

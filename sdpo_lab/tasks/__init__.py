@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from sdpo_lab.errors import check_choice, unknown_keywords
+from sdpo_lab.core.checks import check_choice, unknown_keywords
+from sdpo_lab.core.task import Problem, Task, Verdict
 from sdpo_lab.tasks.adapters import Guard, JudgeError, task_from_function
-from sdpo_lab.tasks.base import Problem, Task, Verdict
 from sdpo_lab.tasks.followup import FollowUp
 from sdpo_lab.tasks.reasoning_gym import PREFIX, ReasoningGym
 from sdpo_lab.tasks.tinycode import TinyCode

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from sdpo_lab.errors import check_choice, check_range, check_reward, check_task, printable, shown
-from sdpo_lab.tasks.base import SPLITS, Problem, Task, Verdict, as_verdict, check_problems_asked, judge_all
-from sdpo_lab.tasks.readings import is_test
+from sdpo_lab.core.checks import check_choice, check_range, check_reward, check_task, printable, shown
+from sdpo_lab.core.task import SPLITS, Problem, Task, Verdict, as_verdict, check_problems_asked, judge_all
+from sdpo_lab.tasks.conventions import is_test
 
 
 def task_from_function(problems: Iterable | Callable, judge: Callable | None = None, *, reward_funcs: Callable | list[Callable] | None = None,

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from sdpo_lab.errors import check_choice, check_range
-from sdpo_lab.tasks.base import Problem, Verdict, check_problems_asked
-from sdpo_lab.tasks.readings import draw_convention, draw_different, is_test
+from sdpo_lab.core.checks import check_choice, check_range
+from sdpo_lab.core.task import Problem, Verdict, check_problems_asked
+from sdpo_lab.tasks.conventions import draw_convention, draw_different, is_test
 from sdpo_lab.tasks.toolcall.requests import CITIES, CURRENCIES, ITEMS, MONTHS, PEOPLE
 
 FEEDBACK = {0: "nothing", 1: "that they do not like it, and what about it", 2: "how they like it"}

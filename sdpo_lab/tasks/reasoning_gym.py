@@ -19,9 +19,9 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
-from sdpo_lab.errors import check_range, unknown_names
-from sdpo_lab.tasks.base import Problem, Verdict, check_problems_asked
-from sdpo_lab.tasks.readings import is_test
+from sdpo_lab.core.checks import check_range, unknown_names
+from sdpo_lab.core.task import Problem, Verdict, check_problems_asked
+from sdpo_lab.tasks.conventions import is_test
 
 PREFIX = "reasoning_gym:"
 BLOCK = 100  #: a data set is made with so many entries at a time; some build all of them at once

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import anywidget
 import traitlets
 
-from sdpo_lab.errors import shown
+from sdpo_lab.core.checks import shown
 from sdpo_lab.views.page import source
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, SupportsFloat
 
-from sdpo_lab.errors import check_kind, check_range, check_text, printable, shown
+from sdpo_lab.core.checks import check_kind, check_range, check_text, printable, shown
 
 #: Okabe and Ito's colour-blind-safe palette, the darker ones first.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")

@@ -9,14 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sdpo_lab.errors import check_text, printable, shown
-from sdpo_lab.pictures import clean
-from sdpo_lab.records import History, RunRecord, from_json, read_records
-from sdpo_lab.run_files import STATE, history_of
-from sdpo_lab.run_folder import RunFolder
+from sdpo_lab.analysis.pictures import clean
+from sdpo_lab.core.checks import check_text, printable, shown
+from sdpo_lab.core.records import History
+from sdpo_lab.live.knobs import told
+from sdpo_lab.runs.files import STATE, history_of
+from sdpo_lab.runs.folder import RunFolder
+from sdpo_lab.runs.json import from_json
+from sdpo_lab.runs.recorded import RunRecord, read_records
 from sdpo_lab.views.charts import Chart, Line, drawn, smooth
 from sdpo_lab.views.curves import tell
-from sdpo_lab.views.knobs import told
 
 MOST_CHARACTERS = 60  # of a value in the table
 UNKNOWN = "not known"

@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from sdpo_lab.errors import check_kind, check_text
-from sdpo_lab.records import History
+from sdpo_lab.core.checks import check_kind, check_text
+from sdpo_lab.core.records import History
+from sdpo_lab.live.knobs import told
 from sdpo_lab.views.charts import Chart, Line, drawn, smooth
-from sdpo_lab.views.knobs import told
 
 # metrics drawn beside the reward where a history has them; the last only where it has none of the others
 TEACHER, HELD_OUT, ACTIVE = "teacher_accuracy", "held_out_accuracy", "active_fraction"

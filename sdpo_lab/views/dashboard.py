@@ -18,16 +18,16 @@ from typing import Any
 import anywidget
 import traitlets
 
-from sdpo_lab import pictures
-from sdpo_lab.errors import check_kind, check_range, shown
-from sdpo_lab.views import knobs
-from sdpo_lab.views.asides import STUDENT, TEACHER
+from sdpo_lab.analysis import pictures
+from sdpo_lab.core.checks import check_kind, check_range, shown
+from sdpo_lab.live import knobs
+from sdpo_lab.live.diagnostics import worries
+from sdpo_lab.live.measurements import STUDENT, TEACHER
+from sdpo_lab.live.progress import CurvePicture, describe
+from sdpo_lab.live.run import ENDED, LiveRun
 from sdpo_lab.views.charts import Chart
 from sdpo_lab.views.curves import curve
-from sdpo_lab.views.live import ENDED, LiveRun
 from sdpo_lab.views.page import source
-from sdpo_lab.views.progress import CurvePicture, describe
-from sdpo_lab.views.worries import worries
 
 MOST_POINTS = 500  # in one message; a page that has missed more asks again
 MOST_ATTEMPTS, MOST_CHARACTERS = 8, 2000
@@ -164,8 +164,8 @@ class Dashboard(anywidget.AnyWidget):
             self._asked.append((what, answer))
 
     def _credit(self, step: int, index: int) -> dict[str, Any]:
-        from sdpo_lab.pictures import picture
-        from sdpo_lab.views.asides import credit_of
+        from sdpo_lab.analysis.pictures import picture
+        from sdpo_lab.live.measurements import credit_of
 
         return {"picture": picture(credit_of(self.run.trainer, step, index)), "after": len(self.run.trainer.history.records),
                 "teacher": self.run.trainer.teacher is not None}

@@ -10,12 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sdpo_lab.config import SDPOConfig
-from sdpo_lab.credit import Credit, credit
-from sdpo_lab.errors import check_kind, check_range
-from sdpo_lab.pictures import clean
-from sdpo_lab.reprompt import reprompt, teacher_messages
-from sdpo_lab.rollouts import Rollout, group_rollouts, judge_rollouts
+from sdpo_lab.analysis.credit import Credit, credit
+from sdpo_lab.analysis.pictures import clean
+from sdpo_lab.core.checks import check_kind, check_range
+from sdpo_lab.core.config import SDPOConfig
+from sdpo_lab.core.reprompt import reprompt, teacher_messages
+from sdpo_lab.core.rollouts import Rollout, group_rollouts, judge_rollouts
 from sdpo_lab.views.tokens import coloured, document, fragment, key, page_data, view_data, visible, write_page
 
 COLUMNS = {"attempt": "8%", "reward": "7%", "tokens": "34%", "feedback": "23%", "its teacher is shown": "15%", "update": "13%"}  # heading: width

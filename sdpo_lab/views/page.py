@@ -6,12 +6,12 @@ import re
 from functools import cache
 from pathlib import Path
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parent / "static"
 
 
 @cache
 def source(*names: str) -> str:
-    """Files beside this one, one after the other, without their comments and indentation, which every output would repeat.
+    """Files of `static/`, one after the other, without their comments and indentation, which every output would repeat.
 
     `dom.js`, which all scripts build with, comes first: `source("dom.js", "blame.js")`.
     """

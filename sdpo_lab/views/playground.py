@@ -16,14 +16,14 @@ from typing import Any
 import anywidget
 import traitlets
 
-from sdpo_lab.config import SDPOConfig
-from sdpo_lab.credit import Credit
-from sdpo_lab.errors import check_choice, check_kind, check_model, check_range, check_task, shown
-from sdpo_lab.rollouts import Rollout, judge_rollouts, rollout
-from sdpo_lab.tasks.base import Problem, draw_problems
+from sdpo_lab.analysis.credit import Credit
+from sdpo_lab.analysis.what_if import PRESETS, Rescorer, contexts, familiarity, in_words, teacher_attempts
+from sdpo_lab.core.checks import check_choice, check_kind, check_model, check_range, check_task, shown
+from sdpo_lab.core.config import SDPOConfig
+from sdpo_lab.core.rollouts import Rollout, judge_rollouts, rollout
+from sdpo_lab.core.task import Problem, draw_problems
 from sdpo_lab.views.page import source
 from sdpo_lab.views.tokens import clean, page_data, view_data
-from sdpo_lab.what_if import PRESETS, Rescorer, contexts, familiarity, in_words, teacher_attempts
 
 ATTEMPTS = 4  # sampled at each problem
 KEPT = 4  # attempts whose reading by the student is kept; each is two arrays of tokens x vocabulary

@@ -11,8 +11,8 @@ from typing import Any
 import anywidget
 import traitlets
 
-from sdpo_lab.errors import shown
-from sdpo_lab.timeline import Timeline
+from sdpo_lab.analysis.timeline import Timeline
+from sdpo_lab.core.checks import shown
 from sdpo_lab.views.page import source
 from sdpo_lab.views.tokens import BLUE, ORANGE, visible
 

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from sdpo_lab.credit import Credit, token_text
-from sdpo_lab.errors import check_choice, check_kind, check_range, shown
+from sdpo_lab.analysis.credit import Credit, token_text
+from sdpo_lab.core.checks import check_choice, check_kind, check_range, shown
 from sdpo_lab.views.page import source
 
 QUANTITIES = ("advantage", "divergence", "student", "teacher", "student entropy", "teacher entropy", "oracle")

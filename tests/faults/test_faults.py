@@ -14,7 +14,7 @@ import torch
 import sdpo_lab as lab
 from sdpo_lab import checkpoints, run_folder, teachers
 from sdpo_lab import rollouts as rollouts_module
-from sdpo_lab import trainer as trainer_module
+from sdpo_lab.core import loop as loop_module
 from sdpo_lab.faults import halved_once, interrupts_wait
 from sdpo_lab.run_folder import RunFolder
 from tests.core.test_checkpoints import same, trainer
@@ -35,8 +35,8 @@ def interrupting(function, when=1):
 
 
 #: (module or class, its function, how often it is called before the interrupt, whether the step is whole when the interrupt is raised)
-MOMENTS = [(trainer_module, "rollout", 1, False), (Vowels, "judge", 5, False), (trainer_module, "reprompt", 2, False), (trainer_module, "backward", 2, True),
-           (torch.optim.AdamW, "step", 1, True), (torch.nn.utils, "clip_grad_norm_", 1, True), (teachers.Teacher, "update", 1, True), (trainer_module, "summary", 1, True)]
+MOMENTS = [(loop_module, "rollout", 1, False), (Vowels, "judge", 5, False), (loop_module, "reprompt", 2, False), (loop_module, "backward", 2, True),
+           (torch.optim.AdamW, "step", 1, True), (torch.nn.utils, "clip_grad_norm_", 1, True), (teachers.Teacher, "update", 1, True), (loop_module, "summary", 1, True)]
 
 
 def test_an_interrupt_at_any_moment_of_a_step_loses_at_most_that_step(tiny, monkeypatch):
@@ -150,14 +150,14 @@ CPU = "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't 
 
 def short_of_memory(monkeypatch, most: int, error: type[RuntimeError] = RuntimeError) -> None:
     """From now on no more than `most` attempts fit into a micro-batch."""
-    original = trainer_module.backward
+    original = loop_module.backward
 
     def backward(config, hidden, student, teacher, tokens, vocabulary):
         if int(tokens.rows.max()) >= most:
             raise error(CPU)
         return original(config, hidden, student, teacher, tokens, vocabulary)
 
-    monkeypatch.setattr(trainer_module, "backward", backward)
+    monkeypatch.setattr(loop_module, "backward", backward)
 
 
 #: As they are written by torch 2.x and numpy, but for the numbers.
@@ -281,7 +281,7 @@ def test_another_runtime_error_is_not_taken_for_it(tiny, monkeypatch):
     def backward(*arguments):
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    monkeypatch.setattr(trainer_module, "backward", backward)
+    monkeypatch.setattr(loop_module, "backward", backward)
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
         t.step()
     assert not t.halved and t.history.changes == {}

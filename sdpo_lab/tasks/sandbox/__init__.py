@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import weakref
 
-from sdpo_lab.errors import check_kind, check_range
+from sdpo_lab.core.checks import check_kind, check_range
 from sdpo_lab.tasks.sandbox.levels import Isolation, isolation, user
 from sdpo_lab.tasks.sandbox.pool import Pool
 from sdpo_lab.tasks.sandbox.reports import Program, Raised, Returned, message_of, outcomes

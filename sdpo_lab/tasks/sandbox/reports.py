@@ -7,7 +7,7 @@ import re
 import signal
 from dataclasses import dataclass
 
-from sdpo_lab.errors import check_kind, shown
+from sdpo_lab.core.checks import check_kind, shown
 from sdpo_lab.tasks.sandbox import server
 
 MAX_CODE = 100_000  # characters of a program; more is not run

@@ -9,9 +9,9 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from sdpo_lab.errors import check_choice, check_range
-from sdpo_lab.tasks.base import Problem, Verdict, check_problems_asked
-from sdpo_lab.tasks.readings import draw_convention, draw_different, is_test
+from sdpo_lab.core.checks import check_choice, check_range
+from sdpo_lab.core.task import Problem, Verdict, check_problems_asked
+from sdpo_lab.tasks.conventions import draw_convention, draw_different, is_test
 from sdpo_lab.tasks.sandbox import Program, Sandbox
 from sdpo_lab.tasks.tinycode import judge as judging
 from sdpo_lab.tasks.tinycode.world import KINDS, QUESTIONS, write_code

@@ -10,7 +10,7 @@ import re
 import traceback
 from typing import Any
 
-from sdpo_lab.tasks.readings import combinations
+from sdpo_lab.tasks.conventions import combinations
 from sdpo_lab.tasks.sandbox import Program, Raised, Returned
 from sdpo_lab.tasks.tinycode.world import KINDS, draw_inputs, write_code
 

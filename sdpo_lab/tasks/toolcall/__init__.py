@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Any
 
-from sdpo_lab.errors import check_choice, check_range
-from sdpo_lab.tasks.base import Problem, Verdict, check_problems_asked
+from sdpo_lab.core.checks import check_choice, check_range
+from sdpo_lab.core.task import Problem, Verdict, check_problems_asked
 from sdpo_lab.tasks.toolcall import judge as judging
 from sdpo_lab.tasks.toolcall.requests import draw_problem, write_call
 from sdpo_lab.tasks.toolcall.world import BY_NAME, NOVELTY, draw_convention

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from sdpo_lab.tasks.base import Problem
+from sdpo_lab.core.task import Problem
 from sdpo_lab.tasks.toolcall.judge import find_errors, say
 from sdpo_lab.tasks.toolcall.world import BY_NAME, combinations, names_of
 

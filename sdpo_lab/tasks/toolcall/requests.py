@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import random
 
-from sdpo_lab.tasks.base import Problem
-from sdpo_lab.tasks.readings import is_test
+from sdpo_lab.core.task import Problem
+from sdpo_lab.tasks.conventions import is_test
 from sdpo_lab.tasks.toolcall.world import BY_NAME, Tool
 
 CITIES = ("Oslo Bergen Paris Lyon Rome Milan Madrid Porto Lisbon Vienna Berlin Hamburg Prague Dublin Cork London Leeds Athens Cairo "

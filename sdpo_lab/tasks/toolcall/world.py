@@ -13,7 +13,7 @@ import math
 import random
 from dataclasses import dataclass
 
-from sdpo_lab.tasks.readings import PRIOR
+from sdpo_lab.tasks.conventions import PRIOR
 
 #: How far a convention lies from what the models were pre-trained on; see `draw_convention`.
 NOVELTY = ("seen", "combination", "pair", "tool", "nonsense")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sdpo_lab.errors import check_choice, check_range
+from sdpo_lab.core.checks import check_choice, check_range
 from sdpo_lab.tasks.toolcall.oracle.posterior import Ranks, verdict_of
 from sdpo_lab.tasks.toolcall.requests import write_call
 from sdpo_lab.tasks.toolcall.world import BY_NAME, Tool, combinations, draw_convention, names_of

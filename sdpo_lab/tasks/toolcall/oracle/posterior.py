@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from sdpo_lab.errors import check_choice
-from sdpo_lab.tasks.base import Problem
+from sdpo_lab.core.checks import check_choice
+from sdpo_lab.core.task import Problem
 from sdpo_lab.tasks.toolcall import judge as judging
 from sdpo_lab.tasks.toolcall.requests import write_call
 from sdpo_lab.tasks.toolcall.world import BY_NAME, TOOLS, combinations, names_of

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from sdpo_lab.chat import encode_plain
-from sdpo_lab.errors import check_range
-from sdpo_lab.tasks.base import Problem
+from sdpo_lab.core.chat import encode_plain
+from sdpo_lab.core.checks import check_range
+from sdpo_lab.core.task import Problem
 from sdpo_lab.tasks.toolcall.oracle.posterior import Posterior
 from sdpo_lab.tasks.toolcall.requests import write_call
 

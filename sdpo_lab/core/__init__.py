@@ -1,0 +1,1 @@
+"""Everything a step touches, and nothing else: no file, no widget, no shipped task. Nothing here imports a room above."""

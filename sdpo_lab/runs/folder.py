@@ -1,0 +1,246 @@
+"""The folder of a run as files: what is in it, whether it is whole, and what of it may be written over. Knows no trainer.
+
+    run/
+      latest.json             {"format", "checkpoint": the newest, "kept": {name: sha256 of its state.json}}: what it does not name is no part of the run
+      history.jsonl           one line a step, its numbers and attempts: written once, only ever added to
+      checkpoint-000012/
+        state.json            all that is no tensor; size and sha256 of every other file, and of the part of history.jsonl that belongs to it
+        ...
+
+So the checksum of every file is in one that is written after it, and `latest.json`, which changes by a rename, is written last of all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sdpo_lab.core.checks import shown
+from sdpo_lab.runs import files as run_files
+from sdpo_lab.runs.files import (
+    FORMAT,
+    HISTORY,
+    LATEST,
+    NAME,
+    STATE,
+    UNFINISHED,
+    UNREADABLE,
+    Damaged,
+    NewerFormat,
+    checksum,
+    history_of,
+    link,
+    number,
+    sync,
+)
+from sdpo_lab.runs.json import to_json
+
+
+class RunFolder:
+    """A run's folder as one trainer knows it: what it wrote or read there, and so may add to."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.mine: set[str] = set()  # checksums of the state.json files this trainer wrote, or read as the past of its own run
+        self.history = self.path / HISTORY
+        self.steps, self.bytes, self.digest = 0, 0, hashlib.sha256()  # of its own lines there
+        self.newest: int | None = None  # the step of its last whole checkpoint
+        self.base: dict[str, Any] = {}  # {"bytes", "sha256"} of the weights that never change, once written
+
+    # reading
+
+    def open(self, step: int | None = None) -> tuple[Path, dict[str, Any]]:
+        """(the newest checkpoint, or the one at `step`; its state), every byte of it checked, its part of the history too.
+
+        Raises ValueError for anything else; the message names the file at fault and what of the run is whole.
+        """
+        at = self.path
+        try:
+            pointer = self.pointer()
+            if pointer is None:
+                raise ValueError(f"folder {str(self.path)!r} holds no saved run (no {LATEST}); trainer.save({str(self.path)!r}) makes one")
+            if pointer["checkpoint"] is None:
+                raise ValueError(f"{str(self.path)!r} holds no whole checkpoint: the first save was cut short")
+            at = self.path / (pointer["checkpoint"] if step is None else self.find(step, pointer))
+            if not at.is_dir():
+                raise Damaged(f"{at.name}, which {LATEST} names, is missing in {str(self.path)!r}")
+            state = run_files.check(at, pointer["kept"][at.name])
+            self.history = history_of(at)
+            self.digest = run_files.check_history(self.history, state["history"])
+        except Damaged as error:
+            raise ValueError(f"{error}; {self.salvage(at)}") from error
+        # what came after it is a future that this trainer will not have
+        self.mine = {pointer["kept"][n] for n in self.there(pointer) if number(n) <= number(at.name)}
+        self.steps, self.bytes, self.base = state["history"]["steps"], state["history"]["bytes"], state["files"]["base.safetensors"]
+        self.newest = number(at.name)
+        return at, state
+
+    def find(self, step: int, pointer: dict[str, Any]) -> str:
+        kept = self.there(pointer)
+        if found := [n for n in kept if number(n) == step]:
+            return found[0]
+        raise ValueError(f"{str(self.path)!r} holds no checkpoint at step {step!r}; it holds those at {', '.join(str(number(n)) for n in kept)}")
+
+    def lines(self) -> Iterator[str]:
+        """The lines of the history that belong to the checkpoint opened; what a later save, or one that was cut short, added is left out."""
+        with self.history.open("rb") as f:
+            while f.tell() < self.bytes:
+                yield f.readline().decode("utf-8")
+
+    def pointer(self) -> dict[str, Any] | None:
+        """What latest.json says; None where there is none."""
+        file = self.path / LATEST
+        if not file.exists():
+            return None
+        try:
+            found = json.loads(file.read_text(encoding="utf-8"))
+            version = found.get("format", 1)
+            if version not in (1, FORMAT):
+                raise NewerFormat(f"{file} has format {shown(version)}; this version of sdpo_lab reads format {FORMAT}. Use the version that wrote it, or name another folder")
+            name, kept = found["checkpoint"], found.get("kept", {found["checkpoint"]: None})  # format 1 kept one
+            if not all(NAME.fullmatch(n) for n in kept) or name is not None and name not in kept:
+                raise ValueError(f"it names {name!r} among {sorted(kept)}")
+        except NewerFormat:
+            raise
+        except UNREADABLE as error:
+            raise Damaged(f"{file} is damaged ({type(error).__name__}: {shown(str(error))})") from error
+        return {"checkpoint": name, "kept": kept}
+
+    def there(self, pointer: dict[str, Any] | None) -> list[str]:
+        """The checkpoints of the run that nobody has deleted, oldest first."""
+        return sorted((n for n in (pointer["kept"] if pointer else ()) if (self.path / n).is_dir()), key=number)
+
+    def own(self) -> dict[str, str]:
+        """The checkpoints there that this trainer wrote or was resumed from, with the checksums of their state.json; oldest first."""
+        try:
+            pointer = self.pointer()
+        except Damaged:
+            return {}
+        return {n: pointer["kept"][n] for n in self.there(pointer) if pointer["kept"][n] in self.mine}
+
+    def salvage(self, at: Path) -> str:
+        """What can be had of this folder in spite of a fault at `at`, in words."""
+        try:
+            listed = self.there(self.pointer())
+        except Damaged:
+            listed = []
+        found = sorted((p for p in self.path.glob("checkpoint-*") if NAME.fullmatch(p.name)), key=lambda p: number(p.name), reverse=True)
+        for p in found:
+            if p != at and run_files.is_whole(p):
+                pointer = to_json({"format": FORMAT, "checkpoint": p.name, "kept": {p.name: checksum(p / STATE)}})
+                return (f"{p.name} is whole: SDPOTrainer.resume({str(self.path)!r}, step={number(p.name)}) goes on from there" if p.name in listed else
+                        f"{p.name} is whole: with the line {pointer} as {LATEST} it can be resumed")
+        for p in found:
+            if run_files.has_student(p):
+                return (f"the weights of the student of {p.name} are whole: model.load_state_dict(safetensors.torch.load_file("
+                        f"{str(p / 'student.safetensors')!r}), strict=False) puts them into a model built as the one the run began from")
+        return "nothing else of the run is whole"
+
+    # writing
+
+    def claim(self, overwrite: bool) -> list[str]:
+        """The checkpoints a save is to replace, with leave to do so. Raises ValueError without it, and for a folder that holds something else."""
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"{str(self.path)!r} is a file; name a folder")
+        try:
+            pointer = self.pointer()
+        except Damaged as error:
+            if not overwrite:
+                raise ValueError(f"{error}; {self.salvage(self.path)}. Name another folder, or say overwrite=True to lose what is in this one") from error
+            return []
+        # folders named checkpoint-... are others' too, of transformers for one, and what a save leaves behind it deletes
+        own = {HISTORY, LATEST, *pointer["kept"]} if pointer else set()
+        strange = [p.name for p in self.path.glob("[!.]*")
+                   if not (p.name in own or UNFINISHED.fullmatch(p.name) or pointer and NAME.fullmatch(p.name) and (p / STATE).exists())]
+        if strange:
+            raise ValueError(f"{str(self.path)!r} holds {strange[0]!r}, which no run of sdpo_lab wrote{'' if pointer else f' (there is no {LATEST})'}; "
+                             "name a new or an empty folder")
+        others = [n for n in self.there(pointer) if pointer["kept"][n] not in self.mine]
+        if others and not overwrite:
+            what = (f"has gone on without this trainer, to {others[-1]}; saving here would lose {', '.join(others)}" if self.mine
+                    else f"holds another run, at {others[-1]}; go on with it by SDPOTrainer.resume({str(self.path)!r})")
+            raise ValueError(f"{str(self.path)!r} {what}. Name another folder, or say overwrite=True to lose it")
+        return others
+
+    def begin(self, step: int) -> Path:
+        """The folder to write the next checkpoint into; from then on this one is a run's."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            if self.pointer() is None:
+                self.point(None, {})
+            self.clean(self.there(self.pointer()))
+        except Damaged:  # and to be overwritten: until then nothing is deleted
+            pass
+        name = f"checkpoint-{step:06d}"
+        while (self.path / name).exists():  # the same step once more: the switch must be to another name
+            name += "-again"
+        shutil.rmtree(self.path / f"{name}.partial", ignore_errors=True)
+        return self.path / f"{name}.partial"
+
+    def holds_history(self) -> bool:
+        return self.steps > 0 and self.history == self.path / HISTORY and self.history.is_file() and self.history.stat().st_size >= self.bytes
+
+    def start_anew(self, others: list[str], source: RunFolder | None) -> None:
+        """A new history file that begins with the lines in `source`; checkpoints that this save is to replace keep the old one until then."""
+        for name in others:
+            if not (self.path / name / HISTORY).exists() and (self.path / HISTORY).exists():
+                link(self.path / HISTORY, self.path / name / HISTORY)
+        partial = self.path / f"{HISTORY}.partial"
+        with partial.open("wb") as f:
+            if source:
+                with source.history.open("rb") as old:
+                    f.write(old.read(source.bytes))
+        sync(partial)
+        partial.replace(self.path / HISTORY)
+        self.steps, self.bytes, self.digest = (source.steps, source.bytes, source.digest.copy()) if source else (0, 0, hashlib.sha256())
+        self.history = self.path / HISTORY
+
+    def add(self, lines: list[bytes]) -> dict[str, Any]:
+        """Add the lines of steps to the history; what it is then, {"steps", "bytes", "sha256"}.
+
+        Nothing this trainer wrote is touched; what a save that was cut short left behind it is cut off.
+        """
+        digest, new = self.digest.copy(), b"".join(lines)
+        with self.history.open("r+b") as f:
+            f.truncate(self.bytes)
+            f.seek(self.bytes)
+            f.write(new)
+        sync(self.history)
+        digest.update(new)
+        self.steps, self.bytes, self.digest = self.steps + len(lines), self.bytes + len(new), digest
+        return {"steps": self.steps, "bytes": self.bytes, "sha256": digest.hexdigest()}
+
+    def publish(self, new: Path, keep: int | None) -> Path:
+        """Rename a whole new checkpoint into place and point latest.json at it; then drop those of this run that are not among the newest `keep`."""
+        at, mark = new.with_suffix(""), checksum(new / STATE)
+        kept = {n: known for n, known in self.own().items() if number(n) < number(at.name)} | {at.name: mark}
+        kept = dict([*kept.items()][-keep:] if keep else kept)
+        sync(new)
+        new.rename(at)
+        self.mine.add(mark)  # before the switch: an interrupt after it must not make this run another's
+        self.point(at.name, kept)
+        self.newest = number(at.name)
+        self.clean([*kept])
+        return at
+
+    def point(self, name: str | None, kept: dict[str, str]) -> None:
+        partial = self.path / f"{LATEST}.partial"
+        partial.write_text(to_json({"format": FORMAT, "checkpoint": name, "kept": kept}), encoding="utf-8")
+        sync(partial)
+        sync(self.path)  # what it names must be there first
+        partial.replace(self.path / LATEST)
+        sync(self.path)
+
+    def clean(self, kept: list[str]) -> None:
+        """Remove what a save that was cut short left, and checkpoints that are no longer kept. What cannot be removed now goes with a later save."""
+        for p in self.path.glob("checkpoint-*"):
+            if p.name not in kept and p.is_dir():
+                gone = p if UNFINISHED.fullmatch(p.name) else p.with_name(f"{p.name}.partial")  # half of it deleted, it must not look like a checkpoint
+                with contextlib.suppress(OSError):
+                    p.rename(gone)
+                    shutil.rmtree(gone)
