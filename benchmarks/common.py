@@ -18,10 +18,21 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os
 
 def in_a_process(script: str, *arguments: object) -> dict[str, Any]:
     """Run `script --one ARGUMENTS` and read the JSON of its last line of output. Raises RuntimeError with what it said when it fails."""
-    environment = os.environ | {"TRL_EXPERIMENTAL_SILENCE": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    run = subprocess.run([sys.executable, script, "--one", *map(str, arguments)], env=environment, capture_output=True, text=True)
+    environment = os.environ | {
+        "TRL_EXPERIMENTAL_SILENCE": "1",
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    run = subprocess.run(
+        [sys.executable, script, "--one", *map(str, arguments)],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
     if run.returncode:
-        raise RuntimeError(f"{Path(script).name} {' '.join(map(str, arguments))} failed:\n{run.stderr[-3000:]}")
+        raise RuntimeError(
+            f"{Path(script).name} {' '.join(map(str, arguments))} failed:\n{run.stderr[-3000:]}"
+        )
     return json.loads(run.stdout.splitlines()[-1])
 
 
@@ -29,7 +40,9 @@ def peak_memory(reset: bool = False) -> int:
     """Peak resident memory of this process in bytes (Linux); `reset` starts a new peak at what is resident now."""
     if reset:
         Path("/proc/self/clear_refs").write_text("5")
-    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM"))
+    line = next(
+        x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM")
+    )
     return int(line.split()[1]) * 1024
 
 
@@ -57,16 +70,29 @@ def write(name: str, rows: list[dict[str, Any]], shown: str, **settings: Any) ->
         except PackageNotFoundError:
             pass
     RESULTS.mkdir(exist_ok=True)
-    result = {"benchmark": name, "cores": CORES, "processor": platform.machine(), "versions": versions, **settings, "rows": rows}
-    (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    result = {
+        "benchmark": name,
+        "cores": CORES,
+        "processor": platform.machine(),
+        "versions": versions,
+        **settings,
+        "rows": rows,
+    }
+    (RESULTS / f"{name}.json").write_text(
+        json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8"
+    )
     readme = Path(__file__).parent / "README.md"
     before, rest = readme.read_text(encoding="utf-8").split(f"<!-- {name} -->\n")
     after = rest.split(f"<!-- /{name} -->")[1]
-    readme.write_text(f"{before}<!-- {name} -->\n{shown}\n<!-- /{name} -->{after}", encoding="utf-8")
+    readme.write_text(
+        f"{before}<!-- {name} -->\n{shown}\n<!-- /{name} -->{after}", encoding="utf-8"
+    )
     print(shown)
 
 
 def table(columns: dict[str, str], rows: list[dict[str, Any]]) -> str:
     """Markdown; `columns` maps a heading to a format string over a row's fields."""
     lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
-    return "\n".join(lines + [f"| {' | '.join(f.format(**row) for f in columns.values())} |" for row in rows])
+    return "\n".join(
+        lines + [f"| {' | '.join(f.format(**row) for f in columns.values())} |" for row in rows]
+    )

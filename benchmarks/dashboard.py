@@ -113,9 +113,14 @@ def measure(pairs: int, steps: int, chromium: str) -> dict:
             for pair in range(pairs):
                 for shown in (False, True) if pair % 2 == 0 else (True, False):
                     page = browser.new_page(viewport={"width": 1400, "height": 1400})
-                    found[shown].append(arm(page, address, folder, f"run-{pair}-{shown}.ipynb", steps, shown))
+                    found[shown].append(
+                        arm(page, address, folder, f"run-{pair}-{shown}.ipynb", steps, shown)
+                    )
                     page.close()
-                print(json.dumps({k: [round(x["training"], 1) for x in v] for k, v in found.items()}), flush=True)
+                print(
+                    json.dumps({k: [round(x["training"], 1) for x in v] for k, v in found.items()}),
+                    flush=True,
+                )
             browser.close()
     return found
 
@@ -125,22 +130,44 @@ def summary(found: dict[bool, list[dict]]) -> dict:
     ratios = [s["training"] / b["training"] for b, s in zip(bare, shown)]
     clicks = [c for s in shown for c in s["clicks"]]
     grown = [s["memory"][-1] - s["memory"][len(s["memory"]) // 2] for s in shown]
-    return {"pairs": len(ratios), "steps": shown[0]["steps"], "minutes shown": sum(s["training"] for s in shown) / 60, "ratio": statistics.median(ratios), "ratios": ratios,
-            "others": max(s["others"] / s["training"] for s in shown), "others bare": max(b["others"] / b["training"] for b in bare),
-            "click": statistics.quantiles(clicks, n=20)[-1], "clicks": len(clicks), "grown": max(grown), "memory": max(s["memory"][-1] for s in shown)}
+    return {
+        "pairs": len(ratios),
+        "steps": shown[0]["steps"],
+        "minutes shown": sum(s["training"] for s in shown) / 60,
+        "ratio": statistics.median(ratios),
+        "ratios": ratios,
+        "others": max(s["others"] / s["training"] for s in shown),
+        "others bare": max(b["others"] / b["training"] for b in bare),
+        "click": statistics.quantiles(clicks, n=20)[-1],
+        "clicks": len(clicks),
+        "grown": max(grown),
+        "memory": max(s["memory"][-1] for s in shown),
+    }
 
 
-COLUMNS = {"pairs": "{pairs}", "steps a run": "{steps}", "minutes with it open": "{minutes shown:.1f}", "training time with / without, median": "{ratio:.3f}",
-           "other threads, most": "{others:.1%}", "click, 95th percentile, ms": "{click:.0f}", "clicks": "{clicks}", "memory, second half, MiB more": "{grown:.1f}"}
+COLUMNS = {
+    "pairs": "{pairs}",
+    "steps a run": "{steps}",
+    "minutes with it open": "{minutes shown:.1f}",
+    "training time with / without, median": "{ratio:.3f}",
+    "other threads, most": "{others:.1%}",
+    "click, 95th percentile, ms": "{click:.0f}",
+    "clicks": "{clicks}",
+    "memory, second half, MiB more": "{grown:.1f}",
+}
 
 
 def main() -> None:
     from tests.conftest import find_chromium
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--write", action="store_true", help="into results/ and README.md; else only printed")
+    parser.add_argument(
+        "--write", action="store_true", help="into results/ and README.md; else only printed"
+    )
     arguments = parser.parse_args()
     began = time.perf_counter()
     row = summary(measure(arguments.pairs, arguments.steps, find_chromium()))

@@ -18,14 +18,29 @@ STEPS, REPORT = 60, (5, 20, 60)
 @torch.no_grad()
 def error(found: list[tuple[torch.Tensor, torch.Tensor]], exact: list[torch.Tensor]) -> float:
     """Relative distance of the products of the factors (A, B) from the exact average."""
-    return float((sum((b @ a - e).square().sum() for (a, b), e in zip(found, exact)) / sum(e.square().sum() for e in exact)).sqrt())
+    return float(
+        (
+            sum((b @ a - e).square().sum() for (a, b), e in zip(found, exact))
+            / sum(e.square().sum() for e in exact)
+        ).sqrt()
+    )
 
 
 def main() -> None:
     rows = []
-    for rank, learning_rate, rate in ((8, 1e-3, 0.01), (8, 1e-3, 0.05), (8, 5e-3, 0.01), (2, 5e-3, 0.01)):
+    for rank, learning_rate, rate in (
+        (8, 1e-3, 0.01),
+        (8, 1e-3, 0.05),
+        (8, 5e-3, 0.01),
+        (2, 5e-3, 0.01),
+    ):
         model, tokenizer = lab.load_model(lora=rank)
-        config = lab.SDPOConfig.preset("laptop", generation_batch_size=32, learning_rate=learning_rate, teacher_update_rate=rate)
+        config = lab.SDPOConfig.preset(
+            "laptop",
+            generation_batch_size=32,
+            learning_rate=learning_rate,
+            teacher_update_rate=rate,
+        )
         trainer = lab.SDPOTrainer(model, tokenizer, lab.load_task("toolcall", seed=100), config)
         names = [n for n, _ in model.named_parameters() if "lora_A" in n]
         student = dict(model.named_parameters())
@@ -42,11 +57,33 @@ def main() -> None:
                     e.lerp_(b @ a, rate)
 
             if step in REPORT:
-                row = dict(rank=rank, learning_rate=learning_rate, rate=rate, step=step, ours=error(mine, exact), factors=error(factors, exact), none=error(pairs, exact))
+                row = dict(
+                    rank=rank,
+                    learning_rate=learning_rate,
+                    rate=rate,
+                    step=step,
+                    ours=error(mine, exact),
+                    factors=error(factors, exact),
+                    none=error(pairs, exact),
+                )
                 rows.append(row)
                 print(row, flush=True)
-    write("lora_ema", rows, table({"rank": "{rank}", "learning rate": "{learning_rate:g}", "teacher rate": "{rate:g}", "step": "{step}", "our teacher": "{ours:.2%}",
-                                   "factors one by one": "{factors:.1%}", "no average": "{none:.0%}"}, rows))
+    write(
+        "lora_ema",
+        rows,
+        table(
+            {
+                "rank": "{rank}",
+                "learning rate": "{learning_rate:g}",
+                "teacher rate": "{rate:g}",
+                "step": "{step}",
+                "our teacher": "{ours:.2%}",
+                "factors one by one": "{factors:.1%}",
+                "no average": "{none:.0%}",
+            },
+            rows,
+        ),
+    )
 
 
 if __name__ == "__main__":

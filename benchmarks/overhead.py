@@ -16,8 +16,15 @@ import time
 from common import in_a_process, table, write
 
 PROBLEMS, GROUP = 8, 8
-COLUMNS = {"new tokens": "{length}", "teacher / student": "{teacher_over_student:.2f}", "its floor": "{teacher_floor:.2f}", "GRPO s": "{grpo:.2f}", "SDPO s": "{sdpo:.2f}",
-           "SDPO / GRPO": "{ratio:.2f}", "floor of that": "{floor:.2f}"}
+COLUMNS = {
+    "new tokens": "{length}",
+    "teacher / student": "{teacher_over_student:.2f}",
+    "its floor": "{teacher_floor:.2f}",
+    "GRPO s": "{grpo:.2f}",
+    "SDPO s": "{sdpo:.2f}",
+    "SDPO / GRPO": "{ratio:.2f}",
+    "floor of that": "{floor:.2f}",
+}
 
 
 def one(length: int, steps: int) -> dict:
@@ -35,13 +42,17 @@ def one(length: int, steps: int) -> dict:
                 return function(*arguments, **settings)
             finally:
                 spent[name] += time.perf_counter() - began
+
         return call
 
     def counted(function, name):
         def call(model, prompts, completions, bf16=False):
             prefixes, of = scoring.share(prompts)
-            tokens[name] += sum(map(len, prefixes)) + sum(len(p) + len(c) - len(prefixes[k]) for p, c, k in zip(prompts, completions, of))
+            tokens[name] += sum(map(len, prefixes)) + sum(
+                len(p) + len(c) - len(prefixes[k]) for p, c, k in zip(prompts, completions, of)
+            )
             return function(model, prompts, completions, bf16)
+
         return call
 
     class Told:
@@ -50,11 +61,16 @@ def one(length: int, steps: int) -> dict:
 
         def judge(self, problem, completion):
             self.calls += 1
-            return float(self.calls % 2), "TypeError: call() got an unexpected keyword argument 'name'. Accepted arguments: city, day, unit"
+            return (
+                float(self.calls % 2),
+                "TypeError: call() got an unexpected keyword argument 'name'. Accepted arguments: city, day, unit",
+            )
 
     def make(**fields):
         model, tokenizer = lab.load_model()
-        config = lab.SDPOConfig.preset("laptop", learning_rate=0.0, max_completion_length=length, **fields)
+        config = lab.SDPOConfig.preset(
+            "laptop", learning_rate=0.0, max_completion_length=length, **fields
+        )
         return lab.SDPOTrainer(model, tokenizer, Told(lab.load_task("toolcall", seed=100)), config)
 
     # every other attempt succeeds, so all are active in both methods: each has a sibling that succeeded, and the rewards of a group differ
@@ -63,23 +79,44 @@ def one(length: int, steps: int) -> dict:
     hidden, backward = room.completion_hidden, room.backward
     for step in range(steps + 1):
         for name, run in runs.items():
-            if name == "sdpo":  # the head and the loss read both roles' logits; they count as the student's
-                room.completion_hidden, room.backward = counted(timed(hidden, "student"), "student"), timed(backward, "student")
+            if (
+                name == "sdpo"
+            ):  # the head and the loss read both roles' logits; they count as the student's
+                room.completion_hidden, room.backward = (
+                    counted(timed(hidden, "student"), "student"),
+                    timed(backward, "student"),
+                )
                 teachers.completion_hidden = counted(timed(hidden, "teacher"), "teacher")
             began = time.perf_counter()
             record = run.step()
             seconds[name].append(time.perf_counter() - began)
-            room.completion_hidden, room.backward, teachers.completion_hidden = hidden, backward, hidden
+            room.completion_hidden, room.backward, teachers.completion_hidden = (
+                hidden,
+                backward,
+                hidden,
+            )
             if name == "sdpo" and step == 0:
                 spent.update(student=0.0, teacher=0.0)
                 tokens.update(student=0, teacher=0)
-            assert record.metrics["active_fraction"] == 1.0 and record.metrics["completion_length"] == length, record.metrics
+            assert (
+                record.metrics["active_fraction"] == 1.0
+                and record.metrics["completion_length"] == length
+            ), record.metrics
     written = steps * PROBLEMS * GROUP * length
     sampled = written + tokens["student"] - steps * PROBLEMS * GROUP * length
-    floor = (sampled + 3 * tokens["student"] + tokens["teacher"]) / (sampled + 3 * tokens["student"])
+    floor = (sampled + 3 * tokens["student"] + tokens["teacher"]) / (
+        sampled + 3 * tokens["student"]
+    )
     sdpo, grpo = (statistics.median(x[1:]) for x in (seconds["sdpo"], seconds["grpo"]))
-    return dict(length=length, teacher_over_student=spent["teacher"] / spent["student"], teacher_floor=tokens["teacher"] / 3 / tokens["student"], sdpo=sdpo, grpo=grpo,
-                ratio=statistics.median(a / b for a, b in zip(seconds["sdpo"][1:], seconds["grpo"][1:])), floor=floor)
+    return dict(
+        length=length,
+        teacher_over_student=spent["teacher"] / spent["student"],
+        teacher_floor=tokens["teacher"] / 3 / tokens["student"],
+        sdpo=sdpo,
+        grpo=grpo,
+        ratio=statistics.median(a / b for a, b in zip(seconds["sdpo"][1:], seconds["grpo"][1:])),
+        floor=floor,
+    )
 
 
 def main() -> None:

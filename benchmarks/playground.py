@@ -20,7 +20,13 @@ from common import table, write
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-COLUMNS = {"edits": "{edits}", "number": "{number}", "median, ms": "{median:.0f}", "95th percentile, ms": "{high:.0f}", "longest, ms": "{longest:.0f}"}
+COLUMNS = {
+    "edits": "{edits}",
+    "number": "{number}",
+    "median, ms": "{median:.0f}",
+    "95th percentile, ms": "{high:.0f}",
+    "longest, ms": "{longest:.0f}",
+}
 CELL = """
 import torch
 import sdpo_lab as lab
@@ -53,7 +59,13 @@ def times(page) -> list[float]:
 
 
 def row(edits: str, found: list[float]) -> dict:
-    return {"edits": edits, "number": len(found), "median": statistics.median(found), "high": statistics.quantiles(found, n=20)[-1], "longest": max(found)}
+    return {
+        "edits": edits,
+        "number": len(found),
+        "median": statistics.median(found),
+        "high": statistics.quantiles(found, n=20)[-1],
+        "longest": max(found),
+    }
 
 
 def measure(number: int, chromium: str) -> list[dict]:
@@ -64,7 +76,11 @@ def measure(number: int, chromium: str) -> list[dict]:
     with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
         folder = Path(name)
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)])
-        notebook.metadata.kernelspec = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+        notebook.metadata.kernelspec = {
+            "display_name": "Python 3 (ipykernel)",
+            "language": "python",
+            "name": "python3",
+        }
         nbformat.write(notebook, folder / "playground.ipynb")
         with server(folder, ROOT) as address:
             browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_ARGUMENTS)
@@ -96,9 +112,13 @@ def measure(number: int, chromium: str) -> list[dict]:
 def main() -> None:
     from tests.conftest import find_chromium
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--number", type=int, default=150, help="edits of each kind")
-    parser.add_argument("--write", action="store_true", help="into results/ and README.md; else only printed")
+    parser.add_argument(
+        "--write", action="store_true", help="into results/ and README.md; else only printed"
+    )
     arguments = parser.parse_args()
     rows = measure(arguments.number, find_chromium())
     shown = table(COLUMNS, rows)

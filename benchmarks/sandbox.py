@@ -11,9 +11,9 @@ import statistics
 import time
 
 from common import table, write
+from sdpo_lab.tasks.base import draw_problems, judge_all
 
 import sdpo_lab as lab
-from sdpo_lab.tasks.base import draw_problems, judge_all
 
 
 def measure(rounds: int, n: int = 64) -> list[dict]:
@@ -21,7 +21,9 @@ def measure(rounds: int, n: int = 64) -> list[dict]:
     problems = draw_problems(task, n, "train", 0)
     attempts = {"accepted solutions": [(p, task.solution(p)) for p in problems]}
     model, tokenizer = lab.load_model()
-    attempts["the model's attempts"] = [(r.problem, r.text) for r in lab.rollout(model, tokenizer, problems[: n // 8], 8, seed=0)]
+    attempts["the model's attempts"] = [
+        (r.problem, r.text) for r in lab.rollout(model, tokenizer, problems[: n // 8], 8, seed=0)
+    ]
     rows = []
     for kind, pairs in attempts.items():
         ps, texts = zip(*pairs)
@@ -32,16 +34,40 @@ def measure(rounds: int, n: int = 64) -> list[dict]:
             verdicts = judge_all(task, list(ps), list(texts))
             rates.append(len(verdicts) / (time.perf_counter() - began))
             right = sum(v.reward >= 1 for v in verdicts) / len(verdicts)
-        rows.append({"kind": kind, "verdicts": len(pairs), "right": right, "rate": statistics.median(rates), "slowest": min(rates), "rates": rates})
+        rows.append(
+            {
+                "kind": kind,
+                "verdicts": len(pairs),
+                "right": right,
+                "rate": statistics.median(rates),
+                "slowest": min(rates),
+                "rates": rates,
+            }
+        )
     return rows
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     rows = measure(arguments.rounds)
-    write("sandbox", rows, table({"attempts": "{kind}", "of them right": "{right:.0%}", "a call": "{verdicts}", "verdicts a second, median": "{rate:.0f}", "slowest round": "{slowest:.0f}"}, rows))
+    write(
+        "sandbox",
+        rows,
+        table(
+            {
+                "attempts": "{kind}",
+                "of them right": "{right:.0%}",
+                "a call": "{verdicts}",
+                "verdicts a second, median": "{rate:.0f}",
+                "slowest round": "{slowest:.0f}",
+            },
+            rows,
+        ),
+    )
 
 
 if __name__ == "__main__":

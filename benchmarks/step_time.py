@@ -45,7 +45,12 @@ def our_trainer(method: str):
     model, tokenizer, task = material()
     extra = {"distillation_weight": 0.0} if method == "grpo" else {}
     task = task if method == "grpo" else Hinted(task)
-    return lab.SDPOTrainer(model, tokenizer, task, lab.SDPOConfig.preset("laptop", learning_rate=0.0, normalize="all_rows", **extra))
+    return lab.SDPOTrainer(
+        model,
+        tokenizer,
+        task,
+        lab.SDPOConfig.preset("laptop", learning_rate=0.0, normalize="all_rows", **extra),
+    )
 
 
 def ours(method: str, steps: int) -> dict:
@@ -55,8 +60,11 @@ def ours(method: str, steps: int) -> dict:
     history = trainer.train(steps, progress=False)
     seconds = time.perf_counter() - began
     records = history.records[WARM_UP:]
-    return {"seconds": seconds / steps, "tokens": statistics.fmean(r.metrics["completion_length"] for r in records),
-            "active": statistics.fmean(r.metrics["active_fraction"] for r in records)}
+    return {
+        "seconds": seconds / steps,
+        "tokens": statistics.fmean(r.metrics["completion_length"] for r in records),
+        "active": statistics.fmean(r.metrics["active_fraction"] for r in records),
+    }
 
 
 def trl(method: str, steps: int) -> dict:
@@ -70,16 +78,37 @@ def trl(method: str, steps: int) -> dict:
     by_text = {p.messages[-1]["content"]: p for p in problems}
 
     def reward(prompts, completions, **_):
-        verdicts = [task.judge(by_text[p[-1]["content"]], c[0]["content"]) for p, c in zip(prompts, completions)]
+        verdicts = [
+            task.judge(by_text[p[-1]["content"]], c[0]["content"])
+            for p, c in zip(prompts, completions)
+        ]
         return [v.reward if method == "grpo" else 0.0 for v in verdicts]
 
     class Clock(TrainerCallback):
         def on_step_end(self, args, state, control, **_):
             self.times.append(time.perf_counter())
 
-    common = dict(use_cpu=True, bf16=False, gradient_checkpointing=False, learning_rate=0.0, lr_scheduler_type="constant", max_grad_norm=1.0, weight_decay=0.01,
-                  per_device_train_batch_size=PROBLEMS * GROUP, num_generations=GROUP, max_steps=steps + WARM_UP, max_completion_length=NEW_TOKENS, temperature=1.0,
-                  report_to="none", save_strategy="no", logging_strategy="no", disable_tqdm=True, dataloader_pin_memory=False, remove_unused_columns=False, seed=0)
+    common = dict(
+        use_cpu=True,
+        bf16=False,
+        gradient_checkpointing=False,
+        learning_rate=0.0,
+        lr_scheduler_type="constant",
+        max_grad_norm=1.0,
+        weight_decay=0.01,
+        per_device_train_batch_size=PROBLEMS * GROUP,
+        num_generations=GROUP,
+        max_steps=steps + WARM_UP,
+        max_completion_length=NEW_TOKENS,
+        temperature=1.0,
+        report_to="none",
+        save_strategy="no",
+        logging_strategy="no",
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+        remove_unused_columns=False,
+        seed=0,
+    )
     data = Dataset.from_list([{"prompt": p.messages, "privileged_context": HINT} for p in problems])
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
@@ -88,20 +117,51 @@ def trl(method: str, steps: int) -> dict:
         if method == "sdpo":
             from trl.experimental.sdpo import SDPOConfig, SDPOTrainer
 
-            config = SDPOConfig(output_dir=folder, **common, distillation_mode="topk_logits", distillation_topk=100, distillation_add_tail=True, distillation_alpha=0.5,
-                                include_environment_feedback=True, teacher_update_rate=0.01)
-            trainer = SDPOTrainer(model=model, reward_funcs=reward, args=config, train_dataset=data, processing_class=tokenizer)
+            config = SDPOConfig(
+                output_dir=folder,
+                **common,
+                distillation_mode="topk_logits",
+                distillation_topk=100,
+                distillation_add_tail=True,
+                distillation_alpha=0.5,
+                include_environment_feedback=True,
+                teacher_update_rate=0.01,
+            )
+            trainer = SDPOTrainer(
+                model=model,
+                reward_funcs=reward,
+                args=config,
+                train_dataset=data,
+                processing_class=tokenizer,
+            )
         else:
             from trl import GRPOConfig, GRPOTrainer
 
-            config = GRPOConfig(output_dir=folder, **common, beta=0.0, scale_rewards="none", loss_type="grpo")
-            trainer = GRPOTrainer(model=model, reward_funcs=reward, args=config, train_dataset=data.remove_columns("privileged_context"), processing_class=tokenizer)
+            config = GRPOConfig(
+                output_dir=folder, **common, beta=0.0, scale_rewards="none", loss_type="grpo"
+            )
+            trainer = GRPOTrainer(
+                model=model,
+                reward_funcs=reward,
+                args=config,
+                train_dataset=data.remove_columns("privileged_context"),
+                processing_class=tokenizer,
+            )
         clock = Clock()
         clock.times = []
         trainer.add_callback(clock)
         trainer.train()
-    lengths = [x for log in trainer.state.log_history for k, x in log.items() if k == "completions/mean_length"] or trainer._metrics["train"]["completions/mean_length"]
-    return {"seconds": (clock.times[-1] - clock.times[WARM_UP - 1]) / steps, "tokens": statistics.fmean(lengths) if lengths else float("nan"), "active": 1.0}
+    lengths = [
+        x
+        for log in trainer.state.log_history
+        for k, x in log.items()
+        if k == "completions/mean_length"
+    ] or trainer._metrics["train"]["completions/mean_length"]
+    return {
+        "seconds": (clock.times[-1] - clock.times[WARM_UP - 1]) / steps,
+        "tokens": statistics.fmean(lengths) if lengths else float("nan"),
+        "active": 1.0,
+    }
 
 
 def parts(steps: int) -> dict:
@@ -120,6 +180,7 @@ def parts(steps: int) -> dict:
                 return function(*arguments, **settings)
             finally:
                 spent[part] += time.perf_counter() - began
+
         setattr(module, name, call)
 
     trainer = our_trainer("sdpo")
@@ -131,12 +192,20 @@ def parts(steps: int) -> dict:
 
     trainer.train(WARM_UP, progress=False)
     rollouts.draw = counted
-    for module, name, part in ((room, "rollout", "sampling"), (room, "completion_hidden", "student"), (room, "backward", "student"), (teachers, "completion_hidden", "teacher")):
+    for module, name, part in (
+        (room, "rollout", "sampling"),
+        (room, "completion_hidden", "student"),
+        (room, "backward", "student"),
+        (teachers, "completion_hidden", "teacher"),
+    ):
         timed(module, name, part)
     began = time.perf_counter()
     trainer.train(steps, progress=False)
     spent["the rest"] = time.perf_counter() - began - sum(spent.values())
-    return {part: seconds / steps for part, seconds in spent.items()} | {"passes": calls["sampling"] / steps, "products": products(trainer)}
+    return {part: seconds / steps for part, seconds in spent.items()} | {
+        "passes": calls["sampling"] / steps,
+        "products": products(trainer),
+    }
 
 
 def products(trainer) -> float:
@@ -146,11 +215,16 @@ def products(trainer) -> float:
     with profile(activities=[ProfilerActivity.CPU]) as found:
         trainer.train(3, progress=False)
     times = {row.key: row.self_cpu_time_total for row in found.key_averages()}
-    return sum(times.get(name, 0) for name in ("aten::mm", "aten::addmm", "aten::addmm_", "aten::bmm")) / sum(times.values())
+    return sum(
+        times.get(name, 0) for name in ("aten::mm", "aten::addmm", "aten::addmm_", "aten::bmm")
+    ) / sum(times.values())
 
 
 #: Multiply-adds a token and weight of the passes that must be made.
-FLOORS = {"sdpo": {"sampling": 1, "student": 3, "teacher": 1}, "grpo": {"sampling": 1, "student": 3}}
+FLOORS = {
+    "sdpo": {"sampling": 1, "student": 3, "teacher": 1},
+    "grpo": {"sampling": 1, "student": 3},
+}
 
 
 def floor(method: str) -> dict[str, float]:
@@ -161,10 +235,15 @@ def floor(method: str) -> dict[str, float]:
     from sdpo_lab.reprompt import teacher_messages
 
     model, tokenizer, task = material()
-    weights = sum(p.numel() for p in model.parameters())  # the tied head multiplies once a token, the embedding never
+    weights = sum(
+        p.numel() for p in model.parameters()
+    )  # the tied head multiplies once a token, the embedding never
     tokens, speed = dict.fromkeys(FLOORS[method], 0.0), matrix_speed()
     for p in task.problems(PROBLEMS, split="train", seed=1):
-        plain, shown = (len(encode_chat(tokenizer, m)) for m in (p.messages, teacher_messages(p.messages, "", HINT, SDPOConfig())))
+        plain, shown = (
+            len(encode_chat(tokenizer, m))
+            for m in (p.messages, teacher_messages(p.messages, "", HINT, SDPOConfig()))
+        )
         for part, passes in FLOORS[method].items():
             tokens[part] += passes * ((shown if part == "teacher" else plain) + GROUP * LENGTH)
     return {part: n * weights / speed for part, n in tokens.items()}
@@ -179,30 +258,94 @@ def main() -> None:
     options = parser.parse_args()
     if options.one:
         library, method, steps = options.one
-        print(json.dumps(parts(int(steps)) if library == "parts" else {"ours": ours, "trl": trl}[library](method, int(steps))))
+        print(
+            json.dumps(
+                parts(int(steps))
+                if library == "parts"
+                else {"ours": ours, "trl": trl}[library](method, int(steps))
+            )
+        )
         return
     rows = []
     for method in options.methods:
         pairs = []
         for _ in range(options.pairs):
-            pairs.append({library: in_a_process(__file__, library, method, options.steps) for library in ("ours", "trl")})
+            pairs.append(
+                {
+                    library: in_a_process(__file__, library, method, options.steps)
+                    for library in ("ours", "trl")
+                }
+            )
             print(method, {k: round(v["seconds"], 3) for k, v in pairs[-1].items()}, flush=True)
         ratios = [p["ours"]["seconds"] / p["trl"]["seconds"] for p in pairs]
-        rows.append({"method": method, "ratio": statistics.median(ratios), "lowest": min(ratios), "highest": max(ratios), "floor": sum(floor(method).values())}
-                    | {library: statistics.median(p[library]["seconds"] for p in pairs) for library in ("ours", "trl")}
-                    | {f"{library}_tokens": statistics.median(p[library]["tokens"] for p in pairs) for library in ("ours", "trl")})
-    profiles = [in_a_process(__file__, "parts", "sdpo", options.steps) for _ in range(options.pairs)]
+        rows.append(
+            {
+                "method": method,
+                "ratio": statistics.median(ratios),
+                "lowest": min(ratios),
+                "highest": max(ratios),
+                "floor": sum(floor(method).values()),
+            }
+            | {
+                library: statistics.median(p[library]["seconds"] for p in pairs)
+                for library in ("ours", "trl")
+            }
+            | {
+                f"{library}_tokens": statistics.median(p[library]["tokens"] for p in pairs)
+                for library in ("ours", "trl")
+            }
+        )
+    profiles = [
+        in_a_process(__file__, "parts", "sdpo", options.steps) for _ in range(options.pairs)
+    ]
     floors = floor("sdpo")
-    where = [{"part": part, "seconds": statistics.median(p[part] for p in profiles), "floor": floors.get(part, 0.0)} for part in (*floors, "the rest")]
+    where = [
+        {
+            "part": part,
+            "seconds": statistics.median(p[part] for p in profiles),
+            "floor": floors.get(part, 0.0),
+        }
+        for part in (*floors, "the rest")
+    ]
     for row in where:
         row["gap"] = row["seconds"] - row["floor"]
-    passes, share = (statistics.median(p[name] for p in profiles) for name in ("passes", "products"))
-    shown = table({
-        "method": "{method}", "s a step": "{ours:.2f}", "TRL s": "{trl:.2f}", "ratio, median of pairs": "{ratio:.2f}", "from": "{lowest:.2f}", "to": "{highest:.2f}",
-        "tokens an attempt": "{ours_tokens:.1f}", "TRL": "{trl_tokens:.1f}", "floor s": "{floor:.2f}"}, rows)
-    profile = table({"part of an SDPO step": "{part}", "s": "{seconds:.3f}", "floor s": "{floor:.3f}", "above it": "{gap:.3f}"}, where)
+    passes, share = (
+        statistics.median(p[name] for p in profiles) for name in ("passes", "products")
+    )
+    shown = table(
+        {
+            "method": "{method}",
+            "s a step": "{ours:.2f}",
+            "TRL s": "{trl:.2f}",
+            "ratio, median of pairs": "{ratio:.2f}",
+            "from": "{lowest:.2f}",
+            "to": "{highest:.2f}",
+            "tokens an attempt": "{ours_tokens:.1f}",
+            "TRL": "{trl_tokens:.1f}",
+            "floor s": "{floor:.2f}",
+        },
+        rows,
+    )
+    profile = table(
+        {
+            "part of an SDPO step": "{part}",
+            "s": "{seconds:.3f}",
+            "floor s": "{floor:.3f}",
+            "above it": "{gap:.3f}",
+        },
+        where,
+    )
     told = f"Sampling makes {passes:.0f} passes a step one after another. Matrix products are {share:.0%} of the time of all operations."
-    write("step_time", rows, f"{shown}\n\n{profile}\n\n{told}", pairs=options.pairs, steps=options.steps, parts=where, passes=passes, products=share)
+    write(
+        "step_time",
+        rows,
+        f"{shown}\n\n{profile}\n\n{told}",
+        pairs=options.pairs,
+        steps=options.steps,
+        parts=where,
+        passes=passes,
+        products=share,
+    )
 
 
 if __name__ == "__main__":

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from sdpo_lab.credit import Credit, byte_spans, split_text
 
 import sdpo_lab as lab
 from sdpo_lab import losses
-from sdpo_lab.credit import Credit, byte_spans, split_text
 from sdpo_lab.views.tokens import token_view, view_data
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,12 +40,27 @@ def random_credit(tokens: int = TOKENS, seed: int = 0) -> Credit:
     """An attempt of random tokens with random scores, over the vocabulary of the default model."""
     _, tokenizer = lab.load_model()
     generator = torch.Generator().manual_seed(seed)
-    p, q = ((3 * torch.randn(tokens, len(tokenizer), generator=generator)).log_softmax(-1) for _ in range(2))
+    p, q = (
+        (3 * torch.randn(tokens, len(tokenizer), generator=generator)).log_softmax(-1)
+        for _ in range(2)
+    )
     ids = torch.randint(10, len(tokenizer), (tokens,), generator=generator).tolist()
     at, texts = torch.tensor(ids)[:, None], split_text(tokenizer, ids)
     question = "<|im_start|>user\nQuestion?" + " word" * 100 + "<|im_end|>\n<|im_start|>assistant\n"
-    return Credit(texts, byte_spans(tokenizer, ids, texts), ids, p.gather(1, at)[:, 0], q.gather(1, at)[:, 0], losses.divergence(p, q, 0.5), p, q, question,
-                  question.replace("<|im_end|>", "\nFeedback:" + " error" * 100 + "<|im_end|>"), {"feedback": " error" * 100}, tokenizer)
+    return Credit(
+        texts,
+        byte_spans(tokenizer, ids, texts),
+        ids,
+        p.gather(1, at)[:, 0],
+        q.gather(1, at)[:, 0],
+        losses.divergence(p, q, 0.5),
+        p,
+        q,
+        question,
+        question.replace("<|im_end|>", "\nFeedback:" + " error" * 100 + "<|im_end|>"),
+        {"feedback": " error" * 100},
+        tokenizer,
+    )
 
 
 def milliseconds(function: Any) -> float:
@@ -67,12 +82,18 @@ def in_chromium(data: Any, executable: str) -> dict[str, float]:
 
     views = ROOT / "sdpo_lab" / "views" / "static"
     with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
-        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox", "--disable-gpu"])
+        browser = playwright.chromium.launch(
+            executable_path=executable, args=["--no-sandbox", "--disable-gpu"]
+        )
         page = browser.new_page(viewport={"width": 1000, "height": 800})
-        (Path(folder) / "empty.html").write_text("<!DOCTYPE html><title>empty</title>", encoding="utf-8")
+        (Path(folder) / "empty.html").write_text(
+            "<!DOCTYPE html><title>empty</title>", encoding="utf-8"
+        )
         page.goto((Path(folder) / "empty.html").as_uri())
         page.add_style_tag(content=(views / "token_view.css").read_text(encoding="utf-8"))
-        page.add_script_tag(content=f"{(views / 'token_view.js').read_text(encoding='utf-8')}\nconst data = {json.dumps(data)};")
+        page.add_script_tag(
+            content=f"{(views / 'token_view.js').read_text(encoding='utf-8')}\nconst data = {json.dumps(data)};"
+        )
         times = page.evaluate(MEASURE % REPEATS)
         browser.close()
     return {name: statistics.median(values) for name, values in times.items()}
@@ -85,8 +106,12 @@ def main() -> None:
     credit = random_credit()
     view = token_view(credit, k=K)
     short = token_view(random_credit(20), k=K)
-    print(f"HTML of {TOKENS} tokens with top-{K}: {len(view._repr_html_().encode()):,} bytes; of 20 tokens: {len(short._repr_html_().encode()):,} bytes")
-    print(f"data: {milliseconds(lambda: view_data(credit, K)):.0f} ms, HTML from it: {milliseconds(view._repr_html_):.0f} ms")
+    print(
+        f"HTML of {TOKENS} tokens with top-{K}: {len(view._repr_html_().encode()):,} bytes; of 20 tokens: {len(short._repr_html_().encode()):,} bytes"
+    )
+    print(
+        f"data: {milliseconds(lambda: view_data(credit, K)):.0f} ms, HTML from it: {milliseconds(view._repr_html_):.0f} ms"
+    )
     for name, value in in_chromium(view.data, find_chromium()).items():
         print(f"in Chromium, {name}: {value:.0f} ms")
 

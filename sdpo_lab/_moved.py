@@ -81,7 +81,9 @@ def module_at(old: str) -> ModuleType:
 class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Finds a module at its old path, when it is asked for there and not before."""
 
-    def find_spec(self, fullname: str, path=None, target=None) -> importlib.machinery.ModuleSpec | None:
+    def find_spec(
+        self, fullname: str, path=None, target=None
+    ) -> importlib.machinery.ModuleSpec | None:
         if fullname.removeprefix("sdpo_lab.") not in MOVED or not fullname.startswith("sdpo_lab."):
             return None
         return importlib.machinery.ModuleSpec(fullname, self)
@@ -98,7 +100,9 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 def install() -> None:
     """Make the old paths known. Those of modules that are loaded already are entered at once."""
     if not any(isinstance(f, Finder) for f in sys.meta_path):
-        sys.meta_path.insert(0, Finder())  # first: what is left of an old folder would be taken for a package
+        sys.meta_path.insert(
+            0, Finder()
+        )  # first: what is left of an old folder would be taken for a package
     for old, new in MOVED.items():
         if f"sdpo_lab.{new}" in sys.modules and old not in NAMES:
             sys.modules.setdefault(f"sdpo_lab.{old}", sys.modules[f"sdpo_lab.{new}"])

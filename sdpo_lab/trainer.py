@@ -23,7 +23,9 @@ class Autosave:
     """Where and how often a trainer saves itself."""
 
     folder: Path
-    seconds: float  #: between the end of one save and the first step boundary at which the next is due
+    seconds: (
+        float  #: between the end of one save and the first step boundary at which the next is due
+    )
     keep: int | None
     last: float  #: time.monotonic() of the last save or try
     trouble: str = ""  #: why the last try failed; "" when it did not
@@ -44,13 +46,20 @@ class SDPOTrainer(Loop):
     brings its own attempts to `step(rollouts)`. Nothing else is meant to be overridden.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, task: Task, config: SDPOConfig | None = None) -> None:
+    def __init__(
+        self, model: Any, tokenizer: Any, task: Task, config: SDPOConfig | None = None
+    ) -> None:
         self.folders: dict[Path, RunFolder] = {}  # those it saved to, or was resumed from
         self.autosaves: Autosave | None = None
         super().__init__(model, tokenizer, task, config)
 
-    def train(self, steps: int, changes: dict[int, dict[str, Any]] | None = None, progress: bool = True,
-              folder: str | Path | None = None) -> History:
+    def train(
+        self,
+        steps: int,
+        changes: dict[int, dict[str, Any]] | None = None,
+        progress: bool = True,
+        folder: str | Path | None = None,
+    ) -> History:
         """`steps` more steps with a progress bar; `changes={step: {field: value}}` replays what a hand did on the dashboard.
 
         `changes` are checked before the first step, values and all: ValueError or TypeError for a step that is no whole number from 1 upwards, one that was
@@ -73,30 +82,57 @@ class SDPOTrainer(Loop):
             self.save(self.autosaves.folder, keep=self.autosaves.keep)
         return self.history
 
-    def planned(self, changes: dict[int, dict[str, Any]] | None, steps: int) -> dict[int, dict[str, Any]]:
+    def planned(
+        self, changes: dict[int, dict[str, Any]] | None, steps: int
+    ) -> dict[int, dict[str, Any]]:
         """The changes of the next `steps` steps, checked; see `train`."""
-        check_kind("changes", changes, (dict, type(None)), "a dictionary {step: {field: value}}, as history.changes is")
+        check_kind(
+            "changes",
+            changes,
+            (dict, type(None)),
+            "a dictionary {step: {field: value}}, as history.changes is",
+        )
         found, taken = {}, len(self.history)
         for step, fields in (changes or {}).items():
             if isinstance(step, str):
-                raise TypeError(f"changes must have whole numbers as keys, the steps, got {shown(step)}; of what was JSON, give {{int(step): fields for step, fields in ...items()}}")
+                raise TypeError(
+                    f"changes must have whole numbers as keys, the steps, got {shown(step)}; of what was JSON, give {{int(step): fields for step, fields in ...items()}}"
+                )
             step = check_range("a step of changes", step, int, 1)
-            check_kind(f"changes[{step}]", fields, dict, "a dictionary {field: value}, as history.changes has them")
-            unknown_names(f"changes[{step}]: a running trainer's live fields", fields, list(self.LIVE_FIELDS))
+            check_kind(
+                f"changes[{step}]",
+                fields,
+                dict,
+                "a dictionary {field: value}, as history.changes has them",
+            )
+            unknown_names(
+                f"changes[{step}]: a running trainer's live fields", fields, list(self.LIVE_FIELDS)
+            )
             found[step] = dict(fields)
         config = self.config
         for step, fields in sorted(found.items()):
             made = self.history.changes.get(step, {})
-            if step <= taken and any(name not in made or made[name] != value for name, value in fields.items()):  # those that were made are no news
-                raise ValueError(f"changes[{step}] must be of a step to come, from {taken + 1} upwards: this trainer has taken {taken} steps, without {shown(fields)}")
+            if step <= taken and any(
+                name not in made or made[name] != value for name, value in fields.items()
+            ):  # those that were made are no news
+                raise ValueError(
+                    f"changes[{step}] must be of a step to come, from {taken + 1} upwards: this trainer has taken {taken} steps, without {shown(fields)}"
+                )
             if step > taken:
-                config = config.replace(live=True, quiet=True, **fields)  # a rehearsal: it raises what `apply` would raise hours later
+                config = config.replace(
+                    live=True, quiet=True, **fields
+                )  # a rehearsal: it raises what `apply` would raise hours later
         late = sorted(step for step, fields in found.items() if step > taken + steps and fields)
         if late:
-            warnings.warn(f"changes of step {', '.join(map(str, late[:10]))}{' ...' * (len(late) > 10)} are not made: this call ends with step {taken + steps}", stacklevel=3)
+            warnings.warn(
+                f"changes of step {', '.join(map(str, late[:10]))}{' ...' * (len(late) > 10)} are not made: this call ends with step {taken + steps}",
+                stacklevel=3,
+            )
         return found
 
-    def evaluate(self, n: int = 1024, split: str = "test", seed: int = 0, role: str = "student") -> Evaluation:
+    def evaluate(
+        self, n: int = 1024, split: str = "test", seed: int = 0, role: str = "student"
+    ) -> Evaluation:
         """Accuracy on `n` problems of `split`; see `Evaluation`. The weights stay as they are.
 
         role="teacher": how often the self-teacher itself is right. Groups are sampled from the student and reprompted
@@ -107,13 +143,27 @@ class SDPOTrainer(Loop):
         check_choice("split", split, ("train", "test"))
         check_choice("role", role, ("student", "teacher"))
         if role == "teacher" and not self.teacher:
-            raise ValueError("role='teacher': this run has no teacher, since distillation_weight=0 is GRPO")
+            raise ValueError(
+                "role='teacher': this run has no teacher, since distillation_weight=0 is GRPO"
+            )
         c = self.config
-        settings = dict(threshold=c.success_reward_threshold, max_completion_length=c.max_completion_length, seed=seed, split=split, role=role)
+        settings = dict(
+            threshold=c.success_reward_threshold,
+            max_completion_length=c.max_completion_length,
+            seed=seed,
+            split=split,
+            role=role,
+        )
         with self.lock:
             if role == "teacher":
                 return evaluate_teacher(self.teacher, self.tokenizer, self.task, n, c, settings)
-            return evaluate_problems(self.model, self.tokenizer, self.task, draw_problems(self.task, n, split, seed), **settings)
+            return evaluate_problems(
+                self.model,
+                self.tokenizer,
+                self.task,
+                draw_problems(self.task, n, split, seed),
+                **settings,
+            )
 
     def save(self, folder: str | Path, overwrite: bool = False, keep: int | None = 1) -> Path:
         """Save the whole run as it is after its last step, and keep the newest `keep` of its checkpoints (None: all); returns the new one's folder.
@@ -125,7 +175,9 @@ class SDPOTrainer(Loop):
         with self.lock:
             return checkpoints.save(self, folder, overwrite, keep)
 
-    def autosave(self, folder: str | Path | None, seconds: float = 30.0, keep: int | None = 2) -> None:
+    def autosave(
+        self, folder: str | Path | None, seconds: float = 30.0, keep: int | None = 2
+    ) -> None:
         """From now on end each step with a save to `folder` when `seconds` (0: always) have passed since the last one; None turns it off.
 
         So a killed process loses the steps since then, at most: each save is of a whole step, on the thread that steps. It is also due when attempts
@@ -148,18 +200,34 @@ class SDPOTrainer(Loop):
 
     def autosave_if_due(self) -> None:
         a, most = self.autosaves, self.history.keep_attempts
-        if a is None or time.monotonic() - a.last < a.seconds and (most is None or len(self.history) - checkpoints.run_of(self, a.folder).steps < most):
+        if (
+            a is None
+            or time.monotonic() - a.last < a.seconds
+            and (
+                most is None or len(self.history) - checkpoints.run_of(self, a.folder).steps < most
+            )
+        ):
             return
         try:
             self.save(a.folder, keep=a.keep)
             a.trouble = ""
         except (OSError, ValueError) as error:
             a.trouble = str(error)
-            warnings.warn(f"step {len(self.history)} could not be saved, the run goes on: {error}", RuntimeWarning, stacklevel=4)
+            warnings.warn(
+                f"step {len(self.history)} could not be saved, the run goes on: {error}",
+                RuntimeWarning,
+                stacklevel=4,
+            )
         a.last = time.monotonic()
 
     @classmethod
-    def resume(cls, folder: str | Path, task: Task | None = None, device: str | None = None, step: int | None = None) -> Self:
+    def resume(
+        cls,
+        folder: str | Path,
+        task: Task | None = None,
+        device: str | None = None,
+        step: int | None = None,
+    ) -> Self:
         """The trainer as it was saved last, or at `step`: its next step is the one that would have come next, bit for bit on the same machine.
 
         Student, teacher, optimiser, history and counters, config and task are as they were; the times in `StepRecord.seconds` alone are not repeated.

@@ -21,8 +21,14 @@ def root() -> Path:
 
 def find_chromium() -> str:
     """The path of a Chromium. Without one: skip with the reason, but fail where CI=true, where a skip would go unseen."""
-    names = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable",
-             "/Applications/Chromium.app/Contents/MacOS/Chromium", "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"]
+    names = [
+        "chromium",
+        "chromium-browser",
+        "google-chrome",
+        "google-chrome-stable",
+        "/Applications/Chromium.app/Contents/MacOS/Chromium",
+        "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+    ]
     if named := os.environ.get("SDPO_LAB_CHROMIUM"):
         names = [named]
     for name in names:

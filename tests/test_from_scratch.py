@@ -10,9 +10,9 @@ import sys
 import jupytext
 import pytest
 import torch
+from sdpo_lab.checks import check_kl, check_reprompt, check_score
 
 from sdpo_lab import checks, sdpo_min
-from sdpo_lab.checks import check_kl, check_reprompt, check_score
 from tests.conftest import ROOT
 
 FILE = ROOT / "sdpo_lab" / "sdpo_min.py"
@@ -27,13 +27,19 @@ def definitions() -> dict[str, str]:
     for node in TREE.body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.Assign)):
             first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
-            found[getattr(node, "name", None) or node.targets[0].id] = "\n".join(lines[first - 1 : node.end_lineno])
+            found[getattr(node, "name", None) or node.targets[0].id] = "\n".join(
+                lines[first - 1 : node.end_lineno]
+            )
     return found
 
 
 def home(source: str) -> int:
     """The number of the code cell that holds `source` as whole lines."""
-    places = [i for i, c in enumerate(CELLS) if c.cell_type == "code" and f"\n{source}\n" in f"\n{c.source}\n"]
+    places = [
+        i
+        for i, c in enumerate(CELLS)
+        if c.cell_type == "code" and f"\n{source}\n" in f"\n{c.source}\n"
+    ]
     assert len(places) == 1, f"stands in {len(places)} cells:\n{source}"
     return places[0]
 
@@ -48,12 +54,20 @@ def test_the_notebook_builds_the_file_word_for_word_and_in_order():
     assert places == sorted(places)
     for node in TREE.body:
         if isinstance(node, (ast.Import, ast.ImportFrom)):
-            assert any(ast.unparse(node) in c.source.splitlines() for c in CELLS if c.cell_type == "code"), ast.unparse(node)
+            assert any(
+                ast.unparse(node) in c.source.splitlines() for c in CELLS if c.cell_type == "code"
+            ), ast.unparse(node)
 
 
 def test_the_file_needs_torch_and_transformers_alone_and_is_short():
-    imported = {name.split(".")[0] for node in ast.walk(TREE) if isinstance(node, (ast.Import, ast.ImportFrom))
-                for name in ([node.module] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names])}
+    imported = {
+        name.split(".")[0]
+        for node in ast.walk(TREE)
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+        for name in (
+            [node.module] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
+        )
+    }
     assert imported - set(sys.stdlib_module_names) <= {"torch", "transformers"}
     assert runpy.run_path(str(ROOT / "tests" / "test_frame.py"))["logical_lines"](FILE) <= 80
 
@@ -61,10 +75,20 @@ def test_the_file_needs_torch_and_transformers_alone_and_is_short():
 def test_solutions_are_folded_and_follow_their_exercise():
     for name in EXERCISES:
         solution = CELLS[home(definitions()[name])]
-        assert solution.metadata["jupyter"] == {"source_hidden": True} and solution.metadata["cellView"] == "form"
-        stub = next(i for i, c in enumerate(CELLS) if c.cell_type == "code" and f"def my_{name}(" in c.source)
+        assert (
+            solution.metadata["jupyter"] == {"source_hidden": True}
+            and solution.metadata["cellView"] == "form"
+        )
+        stub = next(
+            i
+            for i, c in enumerate(CELLS)
+            if c.cell_type == "code" and f"def my_{name}(" in c.source
+        )
         assert stub < home(definitions()[name])
-        assert f"check_{name}(my_{name})" in CELLS[stub].source and f"check_{name}({name})" in solution.source
+        assert (
+            f"check_{name}(my_{name})" in CELLS[stub].source
+            and f"check_{name}({name})" in solution.source
+        )
 
 
 # -- the checks of the exercises: (a wrong answer, how it is named) --------------------------------------------------------------------
@@ -75,24 +99,47 @@ def logits_of(model, tokens):
 
 
 WRONG_SCORES = {
-    "shifted by one": [lambda m, p, x: logits_of(m, p + x)[len(p) :].log_softmax(-1), lambda m, p, x: logits_of(m, p + x)[len(p) : -1].log_softmax(-1)],
-    "the prompt's tokens are among": [lambda m, p, x: logits_of(m, p + x).log_softmax(-1), lambda m, p, x: logits_of(m, p + x)[:-1].log_softmax(-1)],
-    "without its prompt": [lambda m, p, x: logits_of(m, x).log_softmax(-1), lambda m, p, x: logits_of(m, x)[:-1].log_softmax(-1)],
+    "shifted by one": [
+        lambda m, p, x: logits_of(m, p + x)[len(p) :].log_softmax(-1),
+        lambda m, p, x: logits_of(m, p + x)[len(p) : -1].log_softmax(-1),
+    ],
+    "the prompt's tokens are among": [
+        lambda m, p, x: logits_of(m, p + x).log_softmax(-1),
+        lambda m, p, x: logits_of(m, p + x)[:-1].log_softmax(-1),
+    ],
+    "without its prompt": [
+        lambda m, p, x: logits_of(m, x).log_softmax(-1),
+        lambda m, p, x: logits_of(m, x)[:-1].log_softmax(-1),
+    ],
     "these are logits": [lambda m, p, x: logits_of(m, p + x)[len(p) - 1 : -1]],
     "these are probabilities": [lambda m, p, x: logits_of(m, p + x)[len(p) - 1 : -1].softmax(-1)],
-    "the sampled token alone": [lambda m, p, x: sdpo_min.score(m, p, x).gather(1, torch.tensor(x)[:, None])[:, 0]],
+    "the sampled token alone": [
+        lambda m, p, x: sdpo_min.score(m, p, x).gather(1, torch.tensor(x)[:, None])[:, 0]
+    ],
     "over the places": [lambda m, p, x: logits_of(m, p + x)[len(p) - 1 : -1].log_softmax(0)],
-    "no gradient flows": [lambda m, p, x: sdpo_min.score(m, p, x).detach(), torch.no_grad()(sdpo_min.score)],
+    "no gradient flows": [
+        lambda m, p, x: sdpo_min.score(m, p, x).detach(),
+        torch.no_grad()(sdpo_min.score),
+    ],
     "the shape is (4, 4)": [lambda m, p, x: sdpo_min.score(m, p, x)[:, 1:]],
     "do not know this mistake": [lambda m, p, x: sdpo_min.score(m, p, x) + 1],
     "returns a list": [lambda m, p, x: [0.0]],
 }
 WRONG_KLS = {
-    "the other direction": [lambda p, q: (q.exp() * (q - p)).sum(-1), lambda p, q: torch.nn.functional.kl_div(p, q, log_target=True, reduction="none").sum(-1)],
+    "the other direction": [
+        lambda p, q: (q.exp() * (q - p)).sum(-1),
+        lambda p, q: torch.nn.functional.kl_div(p, q, log_target=True, reduction="none").sum(-1),
+    ],
     "the teacher gets a gradient": [lambda p, q: (p.exp() * (p - q)).sum(-1)],
-    "the student's gradient is not": [lambda p, q: (p.exp().detach() * (p - q.detach())).sum(-1), lambda p, q: sdpo_min.kl(p, q).detach()],
+    "the student's gradient is not": [
+        lambda p, q: (p.exp().detach() * (p - q.detach())).sum(-1),
+        lambda p, q: sdpo_min.kl(p, q).detach(),
+    ],
     "the sign is turned round": [lambda p, q: (p.exp() * (q - p)).sum(-1)],
-    "one number for all tokens": [lambda p, q: (p.exp() * (p - q)).sum(), lambda p, q: (p.exp() * (p - q)).sum(-1).mean()],
+    "one number for all tokens": [
+        lambda p, q: (p.exp() * (p - q)).sum(),
+        lambda p, q: (p.exp() * (p - q)).sum(-1).mean(),
+    ],
     "the sum ran over the tokens": [lambda p, q: (p.exp() * (p - q)).sum(0)],
     "the mean over the vocabulary": [lambda p, q: (p.exp() * (p - q)).mean(-1)],
     "the sum over the vocabulary is missing": [lambda p, q: p.exp() * (p - q)],
@@ -120,7 +167,9 @@ def in_place(group, i):
 
 WRONG_REPROMPTS = {
     "shown its own answer": [change(" and j != i", "")],
-    "a success is shown feedback": [change("elif me.reward < 1 and me.feedback:", "elif me.feedback:")],
+    "a success is shown feedback": [
+        change("elif me.reward < 1 and me.feedback:", "elif me.feedback:")
+    ],
     "is not shown its feedback": [change("elif me.reward < 1 and me.feedback:", "elif False:")],
     "with empty feedback": [change("elif me.reward < 1 and me.feedback:", "elif me.reward < 1:")],
     "not shown the success of its sibling": [change("    if successes:", "    if False:")],
@@ -130,29 +179,58 @@ WRONG_REPROMPTS = {
     "although a sibling succeeded": [change("{successes[0]}", "{successes[0]}{me.feedback}")],
     "the feedback on another": [change("{me.feedback}", "{me.feedback}{group[0].feedback}")],
     "a failed attempt is shown itself": [change("{me.feedback}", "{me.feedback}{me.text}")],
-    "nothing to be shown: return None": [change("        return None", "        return me.problem.messages")],
-    "or a message before it, is gone": [change("[*earlier, {", "[{"), change('question["content"] + shown', "shown")],
+    "nothing to be shown: return None": [
+        change("        return None", "        return me.problem.messages")
+    ],
+    "or a message before it, is gone": [
+        change("[*earlier, {", "[{"),
+        change('question["content"] + shown', "shown"),
+    ],
     "own messages were changed": [in_place],
 }
-WRONG = [(check, function, words) for check, table in ((check_score, WRONG_SCORES), (check_kl, WRONG_KLS), (check_reprompt, WRONG_REPROMPTS))
-         for words, functions in table.items() for function in functions]
+WRONG = [
+    (check, function, words)
+    for check, table in (
+        (check_score, WRONG_SCORES),
+        (check_kl, WRONG_KLS),
+        (check_reprompt, WRONG_REPROMPTS),
+    )
+    for words, functions in table.items()
+    for function in functions
+]
 
 
-@pytest.mark.parametrize("check, function, words", WRONG, ids=[f"{c.__name__}: {w}" for c, _, w in WRONG])
+@pytest.mark.parametrize(
+    "check, function, words", WRONG, ids=[f"{c.__name__}: {w}" for c, _, w in WRONG]
+)
 def test_a_classic_mistake_is_named(check, function, words):
     said = check(function)
     assert said.startswith("✗ ") and words.lower() in said.lower(), said
 
 
 def test_the_right_answer_passes_however_it_is_written():
-    for check, function in ((check_score, sdpo_min.score), (check_kl, sdpo_min.kl), (check_reprompt, sdpo_min.reprompt)):
+    for check, function in (
+        (check_score, sdpo_min.score),
+        (check_kl, sdpo_min.kl),
+        (check_reprompt, sdpo_min.reprompt),
+    ):
         assert check(function).startswith("✓ ")
         assert check(lambda *_: None) == checks.UNWRITTEN
-    assert check_kl(lambda p, q: torch.nn.functional.kl_div(q.detach(), p, log_target=True, reduction="none").sum(-1)).startswith("✓ ")
-    assert check_kl(lambda p, q: (p.exp() * (p - q).detach()).sum(-1)).startswith("✓ "), "the same gradient: p's own sums to nothing"
-    slow = lambda m, p, x: torch.stack([logits_of(m, p + x[:t])[-1] for t in range(len(x))]).log_softmax(-1)
+    assert check_kl(
+        lambda p, q: torch.nn.functional.kl_div(
+            q.detach(), p, log_target=True, reduction="none"
+        ).sum(-1)
+    ).startswith("✓ ")
+    assert check_kl(lambda p, q: (p.exp() * (p - q).detach()).sum(-1)).startswith("✓ "), (
+        "the same gradient: p's own sums to nothing"
+    )
+    slow = lambda m, p, x: torch.stack(
+        [logits_of(m, p + x[:t])[-1] for t in range(len(x))]
+    ).log_softmax(-1)
     assert check_score(slow).startswith("✓ ")
-    assert check_reprompt(change("\\n\\nCorrectly solve the original question.", "")).startswith("✓ "), "the words are free"
+    assert check_reprompt(change("\\n\\nCorrectly solve the original question.", "")).startswith(
+        "✓ "
+    ), "the words are free"
 
 
 # -- the last assertion of the notebook --------------------------------------------------------------------------------------------------
@@ -161,11 +239,17 @@ BREAKS = {
     "the other direction of the KL": ("(p.exp() * (p - q.detach()))", "(q.exp() * (q - p))"),
     "logits shifted by one": ("logits[len(prompt) - 1 : -1]", "logits[len(prompt) : -1]"),
     "sum over the tokens": ("torch.cat(losses).mean()", "torch.cat(losses).sum()"),
-    "mean of the attempts' means": ("torch.cat(losses).mean()", "torch.stack([x.mean() for x in losses]).mean()"),
+    "mean of the attempts' means": (
+        "torch.cat(losses).mean()",
+        "torch.stack([x.mean() for x in losses]).mean()",
+    ),
     "rate of the average turned round": ("(1 - rate) * t + rate * s", "rate * t + (1 - rate) * s"),
     "no feedback": ("elif me.reward < 1 and me.feedback:", "elif False:"),
     "own answer as the demonstration": (" and j != i", ""),
-    "noise without the attempt's index": ("(seed, number, problem.id, i)", "(seed, number, problem.id)"),
+    "noise without the attempt's index": (
+        "(seed, number, problem.id, i)",
+        "(seed, number, problem.id)",
+    ),
 }
 
 
@@ -187,7 +271,9 @@ def test_the_last_assertion_of_the_notebook_finds_a_broken_line(one_thread):
 
     run(*(source for section in range(9) for source in code[section]))
     run(*code[10])
-    mine = [source for source in code[10] if "lab.SDPOTrainer(" not in source]  # the trainer's run is there already
+    mine = [
+        source for source in code[10] if "lab.SDPOTrainer(" not in source
+    ]  # the trainer's run is there already
     for name, (old, new) in BREAKS.items():
         (cell,) = [source for section in range(9) for source in code[section] if old in source]
         run(cell.replace(old, new))

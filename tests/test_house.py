@@ -32,7 +32,10 @@ ROOMS = [
     "__init__",
 ]
 PACKAGE = ROOT / "sdpo_lab"
-FILES = {".".join(p.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): p for p in sorted(PACKAGE.rglob("*.py"))}
+FILES = {
+    ".".join(p.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): p
+    for p in sorted(PACKAGE.rglob("*.py"))
+}
 
 
 def canonical(name: str) -> str | None:
@@ -55,7 +58,9 @@ def imported(path) -> set[str]:
             for a in node.names:  # `from room import module` is an arrow to the module
                 inner = canonical(f"{node.module}.{a.name}")
                 outer = canonical(node.module)
-                moved = _moved.NAMES.get((node.module or "").removeprefix("sdpo_lab."), {}).get(a.name)
+                moved = _moved.NAMES.get((node.module or "").removeprefix("sdpo_lab."), {}).get(
+                    a.name
+                )
                 found.add(moved or (inner if inner in FILES else outer))
     return found - {None}
 
@@ -109,5 +114,7 @@ def test_public_names_are_what_dir_shows():
 
 def test_an_old_path_is_loaded_only_when_asked_for():
     code = "import sys, sdpo_lab; print([m for m in sys.modules if m.startswith(('sdpo_lab.live', 'sdpo_lab.exercises'))])"
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    shown = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
     assert shown.stdout.strip() == "[]"

@@ -24,7 +24,9 @@ def test_there_are_notebooks():
 
 
 def test_every_notebook_has_a_source():
-    written = {p.stem for p in (ROOT / "notebooks").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts}
+    written = {
+        p.stem for p in (ROOT / "notebooks").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts
+    }
     assert written == {p.stem for p in SCRIPTS}
 
 
@@ -36,11 +38,24 @@ def test_notebook_is_not_stale(script: Path):
 def never_waited_for(source: str) -> list[str]:
     """Names of live runs and dashboards without a later `.result()`: what breaks on their thread would go unseen by nbval."""
     tree = ast.parse(source)
-    called = lambda node: isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", ""))
-    started = [(ast.unparse(node.targets[0]), node.lineno) for node in ast.walk(tree)
-               if isinstance(node, ast.Assign) and called(node.value) in ("Dashboard", "LiveRun")]
-    waits = [(ast.unparse(node.func.value), node.lineno) for node in ast.walk(tree) if called(node) == "result"]
-    return [name for name, line in started if not any(other == name and later > line for other, later in waits)]
+    called = lambda node: (
+        isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", ""))
+    )
+    started = [
+        (ast.unparse(node.targets[0]), node.lineno)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign) and called(node.value) in ("Dashboard", "LiveRun")
+    ]
+    waits = [
+        (ast.unparse(node.func.value), node.lineno)
+        for node in ast.walk(tree)
+        if called(node) == "result"
+    ]
+    return [
+        name
+        for name, line in started
+        if not any(other == name and later > line for other, later in waits)
+    ]
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda p: p.stem)
@@ -49,7 +64,9 @@ def test_a_run_on_a_thread_is_waited_for(script: Path):
 
 
 def test_a_run_that_nobody_waits_for_is_seen():
-    assert never_waited_for("dash = lab.views.Dashboard(t)\ndash\nrun = LiveRun(t)\nrun.result()\ndash.run.start()") == ["dash"]
+    assert never_waited_for(
+        "dash = lab.views.Dashboard(t)\ndash\nrun = LiveRun(t)\nrun.result()\ndash.run.start()"
+    ) == ["dash"]
 
 
 # -- the tool itself, on a notebook of two cells -------------------------------------------------------------------------------
@@ -94,7 +111,9 @@ def test_build_and_check(tool, script):
     notebook = nbformat.read(target, as_version=4)
     assert [c.id for c in notebook.cells] == ["cell-000", "cell-001", "cell-002"]
     assert notebook.cells[1].outputs[0].text == "1\n"
-    assert [o.data for o in notebook.cells[2].outputs] == [{"text/plain": tool["WIDGET_NOTE"]}], "the bar is gone, the view is a note"
+    assert [o.data for o in notebook.cells[2].outputs] == [{"text/plain": tool["WIDGET_NOTE"]}], (
+        "the bar is gone, the view is a note"
+    )
     assert all(not c.metadata for c in notebook.cells)
     assert notebook.metadata.sdpo_lab == {"model": tool["model_checksum"](), "version": "9.9"}
     assert set(notebook.metadata) == {"kernelspec", "language_info", "sdpo_lab"}
@@ -108,13 +127,19 @@ def test_build_and_check(tool, script):
         target.write_text(kept)
         return "; ".join(said)
 
-    assert "cell 1 is not the one of 00_two.py" in wrong(lambda n: n.cells[1].update(source="x = 2"))
+    assert "cell 1 is not the one of 00_two.py" in wrong(
+        lambda n: n.cells[1].update(source="x = 2")
+    )
     assert "cell 2 is not" in wrong(lambda n: n.cells.pop())
     assert "not run once and in order" in wrong(lambda n: n.cells[2].update(execution_count=7))
     assert "not run once and in order" in wrong(lambda n: n.cells[2].update(execution_count=None))
     error = nbformat.v4.new_output("error", ename="ValueError", evalue="no", traceback=[])
-    assert "an output is an error: ValueError: no" in wrong(lambda n: n.cells[1].outputs.append(error))
-    assert "widget" in wrong(lambda n: n.metadata.update(widgets={"application/vnd.jupyter.widget-state+json": {}}))
+    assert "an output is an error: ValueError: no" in wrong(
+        lambda n: n.cells[1].outputs.append(error)
+    )
+    assert "widget" in wrong(
+        lambda n: n.metadata.update(widgets={"application/vnd.jupyter.widget-state+json": {}})
+    )
     assert "bytes" in wrong(lambda n: n.cells[1].outputs[0].update(text="x" * 1_000_001))
     assert "other weights" in wrong(lambda n: n.metadata.sdpo_lab.update(model="0" * 64))
 
@@ -130,7 +155,10 @@ def test_a_failing_cell_writes_nothing(tool, script):
     assert tool["check"](script) == ["00_two.ipynb is missing"]
 
 
-@pytest.mark.parametrize("lengths, wrong", [((9, 9, 9), "median 9 of 8"), ((1, 1, 31), "longest 31 of 30"), ((8, 8, 30), "")])
+@pytest.mark.parametrize(
+    "lengths, wrong",
+    [((9, 9, 9), "median 9 of 8"), ((1, 1, 31), "longest 31 of 30"), ((8, 8, 30), "")],
+)
 def test_long_cells_are_refused(tool, script, lengths, wrong):
     script.write_text("\n".join("# %%\n" + "x = 1\n" * n for n in lengths))
     notebook = tool["convert"](script)
@@ -172,15 +200,35 @@ SDPOTrainer.step = broken_step
 def nbval(notebook: Path) -> tuple[int, str]:
     """(exit status, what it printed without colours) of nbval as `make test` runs it, away from the repository's settings."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "COV_"))}
-    run = subprocess.run([sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--rootdir", str(notebook.parent), "--nbval-lax",
-                          "--nbval-current-env", "--nbval-cell-timeout=120", notebook.name],
-                         cwd=notebook.parent, env=environment, capture_output=True, text=True, timeout=280)
+    run = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-p",
+            "no:cacheprovider",
+            "--rootdir",
+            str(notebook.parent),
+            "--nbval-lax",
+            "--nbval-current-env",
+            "--nbval-cell-timeout=120",
+            notebook.name,
+        ],
+        cwd=notebook.parent,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
     return run.returncode, re.sub(r"\x1b\[[0-9;]*m", "", run.stdout + run.stderr)
 
 
 @pytest.mark.notebook
-@pytest.mark.parametrize("breakage, cause", [(NAN_LOSS, r"FloatingPointError: "), (STEP_RAISES, r"RuntimeError: broken on purpose")],
-                         ids=["nan-loss", "step-raises"])
+@pytest.mark.parametrize(
+    "breakage, cause",
+    [(NAN_LOSS, r"FloatingPointError: "), (STEP_RAISES, r"RuntimeError: broken on purpose")],
+    ids=["nan-loss", "step-raises"],
+)
 @pytest.mark.parametrize("name", ["00_quickstart", "05_live_training"])
 def test_nbval_turns_red(name: str, breakage: str, cause: str, tmp_path: Path):
     notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)

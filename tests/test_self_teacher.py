@@ -7,11 +7,11 @@ import math
 import jupytext
 import pytest
 import torch
+from sdpo_lab.checks import check_advantages, check_message, check_shift_bits
+from sdpo_lab.tasks.toolcall.written import written_names
 
 import sdpo_lab as lab
-from sdpo_lab.checks import check_advantages, check_message, check_shift_bits
 from sdpo_lab.tasks.toolcall.world import BY_NAME
-from sdpo_lab.tasks.toolcall.written import written_names
 from tests.conftest import ROOT
 
 
@@ -59,8 +59,12 @@ def test_wrong_bits_are_named(says):
 def test_right_answers_and_nothing_written():
     assert check_advantages(lambda p, q, ids: at(q - p, ids)).startswith("✓")
     assert check_shift_bits(lambda p, q: (q.exp() * (q - p)).sum() / math.log(2)).startswith("✓")
-    assert check_shift_bits(lambda p, q: float((q.exp() * (q - p)).sum()) / math.log(2)).startswith("✓")
-    assert check_advantages(lambda p, q, ids: None).startswith("○") and check_shift_bits(lambda p, q: None).startswith("○")
+    assert check_shift_bits(lambda p, q: float((q.exp() * (q - p)).sum()) / math.log(2)).startswith(
+        "✓"
+    )
+    assert check_advantages(lambda p, q, ids: None).startswith("○") and check_shift_bits(
+        lambda p, q: None
+    ).startswith("○")
 
 
 @pytest.fixture(scope="module")
@@ -68,12 +72,32 @@ def failed():
     """(model, tokenizer, task, problem, failed attempt with one wrong name, that name, the accepted ones)."""
     model, tokenizer = lab.load_model()
     task = lab.load_task("toolcall", seed=100)
-    for r in lab.rollout(model, tokenizer, task.problems(20, seed=5), 2, seed=5, max_completion_length=64):
+    for r in lab.rollout(
+        model, tokenizer, task.problems(20, seed=5), 2, seed=5, max_completion_length=64
+    ):
         feedback = task.judge(r.problem, r.text).feedback
-        names = written_names(task, r.problem, lab.credit(model, tokenizer, r.problem, r, feedback=feedback)) if feedback else []
-        if [w.right for w in names].count(False) == 1 and any(w.reported for w in names) and any(w.right for w in names):
+        names = (
+            written_names(
+                task, r.problem, lab.credit(model, tokenizer, r.problem, r, feedback=feedback)
+            )
+            if feedback
+            else []
+        )
+        if (
+            [w.right for w in names].count(False) == 1
+            and any(w.reported for w in names)
+            and any(w.right for w in names)
+        ):
             wrong = next(w.name for w in names if not w.right)
-            return model, tokenizer, task, r.problem, r, wrong, sorted(task.convention[r.problem.data["calls"][0]["tool"]].values())
+            return (
+                model,
+                tokenizer,
+                task,
+                r.problem,
+                r,
+                wrong,
+                sorted(task.convention[r.problem.data["calls"][0]["tool"]].values()),
+            )
     raise AssertionError("the model never wrote one wrong name beside a right one")
 
 
@@ -88,16 +112,25 @@ def test_messages(failed):
     assert "the judge's words" in check(task.judge(problem, attempt.text).feedback)
     assert "quotes the right call" in check(f"Write {task.solution(problem)} instead.")
     assert "lowers no wrong name" in check("My sister visits tomorrow.")
-    assert check(f"No argument {wrong!r} here. Known: {', '.join(accepted)}").startswith("✓ message: the teacher lowers " + repr(wrong))
+    assert check(f"No argument {wrong!r} here. Known: {', '.join(accepted)}").startswith(
+        "✓ message: the teacher lowers " + repr(wrong)
+    )
     right = next(name for name in accepted if f"{name}=" in attempt.text)
     tool = problem.data["calls"][0]["tool"]
     role = next(r for r, name in task.convention[tool].items() if name == right)
     synonyms = next(a.names for a in BY_NAME[tool].arguments if a.role == role)
-    lies = [f"TypeError: {tool}() got an unexpected keyword argument {right!r} (accepted: {', '.join(sorted({*accepted, name} - {right}))})" for name in synonyms if name != right]
+    lies = [
+        f"TypeError: {tool}() got an unexpected keyword argument {right!r} (accepted: {', '.join(sorted({*accepted, name} - {right}))})"
+        for name in synonyms
+        if name != right
+    ]
     assert any("that name is right" in check(lie) for lie in lies)
 
 
 def test_the_notebook_asks_for_what_is_checked():
-    source = "\n".join(c.source for c in jupytext.read(ROOT / "notebooks" / "02_self_teacher.py", fmt="py:percent").cells)
+    source = "\n".join(
+        c.source
+        for c in jupytext.read(ROOT / "notebooks" / "02_self_teacher.py", fmt="py:percent").cells
+    )
     for name in ("check_advantages", "check_shift_bits", "check_message"):
         assert source.count(f"checks.{name}(") >= 2, "once for the reader, once for the solution"

@@ -34,7 +34,11 @@ def test_every_shipped_task_is_within_its_reach_and_its_teacher_is_clearly_bette
     """Some attempts succeed, most fail, and what a teacher can be shown helps: measured afresh on seeds that serve for nothing else."""
     if name.startswith(PREFIX):
         pytest.importorskip("reasoning_gym")
-    report = lab.preflight(*lab.load_model(), lab.load_task(name, seed=300, **SHIPPED[name]), n=64, seed=1)
+    report = lab.preflight(
+        *lab.load_model(), lab.load_task(name, seed=300, **SHIPPED[name]), n=64, seed=1
+    )
     assert report.ready and 0.01 <= float(report.pass_at_1) <= 0.6, report
     shares = [share for share in (report.teacher_feedback, report.teacher_solution) if share.n]
-    assert shares and all(share.interval[0] > report.pass_at_1.interval[1] for share in shares), report
+    assert shares and all(share.interval[0] > report.pass_at_1.interval[1] for share in shares), (
+        report
+    )

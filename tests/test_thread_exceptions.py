@@ -28,11 +28,37 @@ def test_it():
 """
 
 
-@pytest.mark.parametrize("code, cause", [(ON_A_THREAD, "PytestUnhandledThreadExceptionWarning"), (IN_A_FINALISER, "PytestUnraisableExceptionWarning")],
-                         ids=["thread", "finaliser"])
+@pytest.mark.parametrize(
+    "code, cause",
+    [
+        (ON_A_THREAD, "PytestUnhandledThreadExceptionWarning"),
+        (IN_A_FINALISER, "PytestUnraisableExceptionWarning"),
+    ],
+    ids=["thread", "finaliser"],
+)
 def test_an_exception_nobody_reads_fails_the_test(code, cause, tmp_path):
     (tmp_path / "test_it.py").write_text(code)
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "COV_"))}
-    run = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(tmp_path),
-                          str(tmp_path / "test_it.py")], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
-    assert run.returncode == 1 and "1 failed" in run.stdout and cause in run.stdout, run.stdout[-3000:]
+    run = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "-c",
+            str(ROOT / "pyproject.toml"),
+            "--rootdir",
+            str(tmp_path),
+            str(tmp_path / "test_it.py"),
+        ],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert run.returncode == 1 and "1 failed" in run.stdout and cause in run.stdout, run.stdout[
+        -3000:
+    ]

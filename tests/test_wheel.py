@@ -38,7 +38,9 @@ print(json.dumps({"widgets": widgets, "changed": changed, "models": [m["name"] f
 def run(*command: object, **more) -> str:
     """What the command printed; a failing one fails the test with the end of what it said."""
     done = subprocess.run([str(c) for c in command], capture_output=True, text=True, **more)
-    assert done.returncode == 0, f"{command[:6]} ended with {done.returncode}\n{(done.stdout + done.stderr)[-4000:]}"
+    assert done.returncode == 0, (
+        f"{command[:6]} ended with {done.returncode}\n{(done.stdout + done.stderr)[-4000:]}"
+    )
     return done.stdout
 
 
@@ -54,11 +56,21 @@ def test_what_the_wheel_holds(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     kept = [n for n in names if ".dist-info/" not in n]
     assert all(n.startswith("sdpo_lab/") for n in kept), kept
-    assert not [n for n in names if n.startswith("sdpo_lab/small_models/") and n.endswith(".py")], "the recipe stays in the repository"
+    assert not [n for n in names if n.startswith("sdpo_lab/small_models/") and n.endswith(".py")], (
+        "the recipe stays in the repository"
+    )
     assert not [n for n in names if n.endswith((".pyc", ".ipynb"))]
-    data = [p for p in (ROOT / "sdpo_lab").rglob("*") if p.is_file() and "__pycache__" not in p.parts]
-    models = [p for p in (ROOT / "small_models").glob("*/*") if p.is_file() and "__pycache__" not in p.parts]
-    expected = {p.relative_to(ROOT).as_posix() for p in data} | {f"sdpo_lab/{p.relative_to(ROOT).as_posix()}" for p in models}
+    data = [
+        p for p in (ROOT / "sdpo_lab").rglob("*") if p.is_file() and "__pycache__" not in p.parts
+    ]
+    models = [
+        p
+        for p in (ROOT / "small_models").glob("*/*")
+        if p.is_file() and "__pycache__" not in p.parts
+    ]
+    expected = {p.relative_to(ROOT).as_posix() for p in data} | {
+        f"sdpo_lab/{p.relative_to(ROOT).as_posix()}" for p in models
+    }
     assert expected <= names, expected - names
     assert "sdpo_lab/small_models/lab-1m/model.safetensors" in names
     assert any(n.endswith("licenses/LICENSE") for n in names)
@@ -67,7 +79,11 @@ def test_what_the_wheel_holds(wheel):
 
 @pytest.mark.timeout(900)  # an install of torch on a slow disk
 def test_the_wheel_trains_in_an_empty_place(wheel, tmp_path):
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "VIRTUAL_ENV", "HF_", "TRANSFORMERS_"))}
+    clean = {
+        k: v
+        for k, v in os.environ.items()
+        if not k.startswith(("PYTHON", "VIRTUAL_ENV", "HF_", "TRANSFORMERS_"))
+    }
     clean |= {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "HF_HOME": str(tmp_path / "hub")}
     empty = tmp_path / "empty"
     empty.mkdir()

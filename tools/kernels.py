@@ -49,16 +49,44 @@ def make(name: str) -> None:
     shutil.rmtree(home(name), ignore_errors=True)
     venv.create(home(name), symlinks=True, with_pip=False)
     # without dependencies: what they need is either in the list or in the environment below
-    subprocess.run([sys.executable, "-m", "pip", "--python", str(python(name)), "install", "-qq", "--no-deps", "--no-compile", "--only-binary=:all:", *packages],
-                   check=True)
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "--python",
+            str(python(name)),
+            "install",
+            "-qq",
+            "--no-deps",
+            "--no-compile",
+            "--only-binary=:all:",
+            *packages,
+        ],
+        check=True,
+    )
     # only now, or pip would take the packages below for installed; addsitedir and not a bare path, so that an editable install below counts
-    own, below = (sysconfig.get_path("purelib", vars={"base": str(base)}) for base in (home(name), sys.prefix))
-    Path(own, "below.pth").write_text(f"import site; site.addsitedir({below!r})\n", encoding="utf-8")
-    shutil.rmtree(share(name) / "kernels")  # ipykernel's own, under the name python3: it would stand before the real one
+    own, below = (
+        sysconfig.get_path("purelib", vars={"base": str(base)}) for base in (home(name), sys.prefix)
+    )
+    Path(own, "below.pth").write_text(
+        f"import site; site.addsitedir({below!r})\n", encoding="utf-8"
+    )
+    shutil.rmtree(
+        share(name) / "kernels"
+    )  # ipykernel's own, under the name python3: it would stand before the real one
     spec = share(name) / "kernels" / name
     spec.mkdir(parents=True)
-    (spec / "kernel.json").write_text(json.dumps({"argv": [str(python(name)), "-m", "ipykernel_launcher", "-f", "{connection_file}"],
-                                                  "display_name": f"Python 3 ({name})", "language": "python"}), encoding="utf-8")
+    (spec / "kernel.json").write_text(
+        json.dumps(
+            {
+                "argv": [str(python(name)), "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+                "display_name": f"Python 3 ({name})",
+                "language": "python",
+            }
+        ),
+        encoding="utf-8",
+    )
 
 
 if __name__ == "__main__":

@@ -35,7 +35,9 @@ def python_lines(text: str) -> int:
 
 def page_lines(text: str) -> int:
     text = re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL)
-    return sum(bool(line.strip()) and not line.strip().startswith("//") for line in text.splitlines())
+    return sum(
+        bool(line.strip()) and not line.strip().startswith("//") for line in text.splitlines()
+    )
 
 
 def code_lines(path: Path) -> int:
@@ -45,7 +47,9 @@ def code_lines(path: Path) -> int:
 
 def count(folder: Path) -> dict[Path, int]:
     """Of every file of Python, JavaScript and CSS in a folder."""
-    paths = (p for p in sorted(folder.rglob("*")) if p.suffix in KINDS and "__pycache__" not in p.parts)
+    paths = (
+        p for p in sorted(folder.rglob("*")) if p.suffix in KINDS and "__pycache__" not in p.parts
+    )
     return {p: code_lines(p) for p in paths}
 
 

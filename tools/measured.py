@@ -6,8 +6,9 @@ import json
 import statistics
 from pathlib import Path
 
-from sdpo_lab.experiments import recorded
 from sdpo_lab.records import RunRecord
+
+from sdpo_lab.experiments import recorded
 from sdpo_lab.views.charts import smooth
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,21 +39,23 @@ def block() -> str:
         runs = recorded("quickstart", **wanted)
         before, after = ([run.evaluations[i]["accuracy"] for run in runs] for i in (0, -1))
         needed = statistics.median(attempts_until(run) for run in runs)
-        rows.append(f"| {label} | {statistics.mean(before):.2f} | {statistics.mean(after):.3f} | {' '.join(f'{a:.3f}' for a in after)} | "
-                    f"{needed:,.0f} | {statistics.median(run.evaluations[-1]['seconds'] for run in runs):.0f} |")
+        rows.append(
+            f"| {label} | {statistics.mean(before):.2f} | {statistics.mean(after):.3f} | {' '.join(f'{a:.3f}' for a in after)} | "
+            f"{needed:,.0f} | {statistics.median(run.evaluations[-1]['seconds'] for run in runs):.0f} |"
+        )
     summary = card["summary"]
     return f"""
-Recorded runs on five conventions that no setting was chosen on, {len(some.rows)} steps of {some.config['generation_batch_size']} attempts each, every method at the
-learning rate that was best for it on two other conventions. Accuracy of one attempt at T = 1 on {some.evaluations[0]['n']} test problems; "attempts to 80 %" is the median
+Recorded runs on five conventions that no setting was chosen on, {len(some.rows)} steps of {some.config["generation_batch_size"]} attempts each, every method at the
+learning rate that was best for it on two other conventions. Accuracy of one attempt at T = 1 on {some.evaluations[0]["n"]} test problems; "attempts to 80 %" is the median
 number of attempts until four of five succeeded; seconds are of training on 2 shared CPU cores, other work beside it.
 
 | method | before | after, mean | each convention | attempts to 80 % | seconds |
 |---|---|---|---|---|---|
 {chr(10).join(rows)}
 
-The shipped model `{card['name']}` has {card['parameters']:,} parameters. From the bare question it is right {summary['pass@1']:.1%} of the time, after one message about its own
-failed attempt {summary['teacher, feedback']:.1%}, shown a solution {summary['teacher, solution']:.1%}; in words no pre-training document used it keeps
-{summary['kept in new words']:.0%} of what a message brings. All of it: [its card](small_models/{card['name']}/README.md).
+The shipped model `{card["name"]}` has {card["parameters"]:,} parameters. From the bare question it is right {summary["pass@1"]:.1%} of the time, after one message about its own
+failed attempt {summary["teacher, feedback"]:.1%}, shown a solution {summary["teacher, solution"]:.1%}; in words no pre-training document used it keeps
+{summary["kept in new words"]:.0%} of what a message brings. All of it: [its card](small_models/{card["name"]}/README.md).
 
 What was predicted before these runs: [docs/predictions.md](docs/predictions.md).
 """
@@ -60,8 +63,13 @@ What was predicted before these runs: [docs/predictions.md](docs/predictions.md)
 
 def cards() -> list[dict]:
     """Of every shipped model, the smaller and the less trained first."""
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in (ROOT / "small_models").glob("*/card.json")]
-    return sorted(found, key=lambda card: (card["parameters"], card.get("step") or card["recipe"]["steps"]))
+    found = [
+        json.loads(path.read_text(encoding="utf-8"))
+        for path in (ROOT / "small_models").glob("*/card.json")
+    ]
+    return sorted(
+        found, key=lambda card: (card["parameters"], card.get("step") or card["recipe"]["steps"])
+    )
 
 
 def family_block() -> str:
@@ -72,23 +80,35 @@ def family_block() -> str:
         cells = []
         for found in card["tasks"].values():
             told = found.get("teacher, feedback")
-            cells.append(" / ".join(f"{m['accuracy']:.2f}" if m else "–" for m in (found["pass@1"], told, found.get("teacher, solution"))))
+            cells.append(
+                " / ".join(
+                    f"{m['accuracy']:.2f}" if m else "–"
+                    for m in (found["pass@1"], told, found.get("teacher, solution"))
+                )
+            )
         steps = card.get("step") or card["recipe"]["steps"]
-        rows.append(f"| `{card['name']}` | {card['parameters']:,} | {steps:,} | {' | '.join(cells)} |")
+        rows.append(
+            f"| `{card['name']}` | {card['parameters']:,} | {steps:,} | {' | '.join(cells)} |"
+        )
     gains = []
     for task in tasks:
         runs = recorded("tasks", on=task)
-        ends = ", ".join(f"{run.evaluations[0]['accuracy']:.3f} → {run.evaluations[-1]['accuracy']:.3f}" for run in runs)
+        ends = ", ".join(
+            f"{run.evaluations[0]['accuracy']:.3f} → {run.evaluations[-1]['accuracy']:.3f}"
+            for run in runs
+        )
         active = statistics.mean(row["active_fraction"] for run in runs for row in run.rows)
-        gains.append(f"| `{task}` | {ends} | {runs[0].config['learning_rate']:g} | {len(runs[0].rows)} | {active:.0%} | "
-                     f"{max(run.evaluations[-1]['seconds'] for run in runs):.0f} |")
+        gains.append(
+            f"| `{task}` | {ends} | {runs[0].config['learning_rate']:g} | {len(runs[0].rows)} | {active:.0%} | "
+            f"{max(run.evaluations[-1]['seconds'] for run in runs):.0f} |"
+        )
     evaluated = recorded("tasks")[0].evaluations[0]["n"]
     return f"""
 Each cell: one attempt from the bare question / the teacher's fresh answer shown the feedback on a failed attempt / shown a solution.
 Training problems of a seed that serves for nothing else; intervals stand in the cards.
 
-| model | parameters | steps | {' | '.join(f'`{task}`' for task in tasks)} |
-|---|---:|---:|{'---|' * len(tasks)}
+| model | parameters | steps | {" | ".join(f"`{task}`" for task in tasks)} |
+|---|---:|---:|{"---|" * len(tasks)}
 {chr(10).join(rows)}
 
 What SDPO makes of the default model, recorded: three seeds that nothing was chosen on, accuracy of one attempt at T = 1 on {evaluated} test

@@ -34,7 +34,9 @@ WIDGET_NOTE = "A live widget stands here; run this cell to see it."
 PROGRESS_BAR = re.compile(r"\d%\|")  # tqdm's, of which the last state is not kept anyway
 REPO_URL = runpy.run_path(str(ROOT / "sdpo_lab" / "_repo.py"))["REPO_URL"]
 BADGE = "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({})".format(
-    REPO_URL.replace("https://github.com", "https://colab.research.google.com/github") + "/blob/main/notebooks/{}.ipynb")
+    REPO_URL.replace("https://github.com", "https://colab.research.google.com/github")
+    + "/blob/main/notebooks/{}.ipynb"
+)
 # The first code cell of every notebook. Colab has all that the package needs but the package; whoever has it already is left alone.
 FIRST_CELL = f"""
 # On Colab this installs sdpo_lab; elsewhere it does nothing.
@@ -49,7 +51,10 @@ KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": 
 
 def sources(names: list[str] | None = None, folder: Path = FOLDER) -> list[Path]:
     """The scripts of `names` (all without), in order. Raises ValueError for a name that is not there, with the nearest."""
-    every = {path.stem: path for path in sorted(folder.glob("[0-9]*.py")) + sorted(folder.glob("extras/*.py"))}
+    every = {
+        path.stem: path
+        for path in sorted(folder.glob("[0-9]*.py")) + sorted(folder.glob("extras/*.py"))
+    }
     for name in names or []:
         if Path(name).stem not in every:
             near = difflib.get_close_matches(name, every, 1, cutoff=0.3)
@@ -86,7 +91,9 @@ def strip(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
             if data.pop(WIDGET, None) is not None and not set(data) - {"text/plain"}:
                 if PROGRESS_BAR.search(data.get("text/plain", "")):
                     continue
-                data["text/plain"] = WIDGET_NOTE  # without its state a view shows as an error, its repr as noise
+                data["text/plain"] = (
+                    WIDGET_NOTE  # without its state a view shows as an error, its repr as noise
+                )
             kept.append(output)
         if "outputs" in cell:
             cell["outputs"] = kept
@@ -96,8 +103,13 @@ def strip(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 def build(script: Path) -> Path:
     """Run the notebook of `script` in its own folder and write it with its outputs. Nothing is written when a cell fails."""
     notebook = convert(script)
-    NotebookClient(notebook, timeout=CELL_TIMEOUT, kernel_name="python3", store_widget_state=False,
-                   resources={"metadata": {"path": str(script.parent)}}).execute()
+    NotebookClient(
+        notebook,
+        timeout=CELL_TIMEOUT,
+        kernel_name="python3",
+        store_widget_state=False,
+        resources={"metadata": {"path": str(script.parent)}},
+    ).execute()
     strip(notebook)
     version = runpy.run_path(str(ROOT / "sdpo_lab" / "_version.py"))["__version__"]
     notebook.metadata["sdpo_lab"] = {"model": model_checksum(), "version": version}
@@ -116,16 +128,28 @@ def check(script: Path) -> list[str]:
     notebook = nbformat.read(target, as_version=4)
     cells, wanted = notebook.cells, convert(script).cells
     if [(c.cell_type, c.source) for c in cells] != [(c.cell_type, c.source) for c in wanted]:
-        i = next((i for i, (a, b) in enumerate(zip(cells, wanted)) if (a.cell_type, a.source) != (b.cell_type, b.source)),
-                 min(len(cells), len(wanted)))
+        i = next(
+            (
+                i
+                for i, (a, b) in enumerate(zip(cells, wanted))
+                if (a.cell_type, a.source) != (b.cell_type, b.source)
+            ),
+            min(len(cells), len(wanted)),
+        )
         wrong.append(f"cell {i} is not the one of {script.name}")
     code = [c for c in cells if c.cell_type == "code"]
     if [c.execution_count for c in code] != list(range(1, len(code) + 1)):
-        wrong.append(f"its cells were not run once and in order: {[c.execution_count for c in code]}")
+        wrong.append(
+            f"its cells were not run once and in order: {[c.execution_count for c in code]}"
+        )
     outputs = [o for c in code for o in c.outputs]
-    wrong += [f"an output is an error: {o.ename}: {o.evalue}" for o in outputs if o.output_type == "error"]
+    wrong += [
+        f"an output is an error: {o.ename}: {o.evalue}" for o in outputs if o.output_type == "error"
+    ]
     if "widgets" in notebook.metadata or any(WIDGET in o.get("data", {}) for o in outputs):
-        wrong.append("it holds the state or the view of a widget, which means nothing without its kernel")
+        wrong.append(
+            "it holds the state or the view of a widget, which means nothing without its kernel"
+        )
     if (size := target.stat().st_size) > MAX_BYTES:
         wrong.append(f"it has {size:,} bytes, more than {MAX_BYTES:,}")
     if not MODEL.exists():
@@ -136,15 +160,21 @@ def check(script: Path) -> list[str]:
     if not lengths:
         wrong.append("it has no code cell")
     elif statistics.median(lengths) > MEDIAN_LINES or max(lengths) > MAX_LINES:
-        wrong.append(f"its code cells are too long: median {statistics.median(lengths):g} of {MEDIAN_LINES} lines, "
-                     f"longest {max(lengths)} of {MAX_LINES}")
+        wrong.append(
+            f"its code cells are too long: median {statistics.median(lengths):g} of {MEDIAN_LINES} lines, "
+            f"longest {max(lengths)} of {MAX_LINES}"
+        )
     return wrong
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("command", choices=("build", "check"))
-    parser.add_argument("names", nargs="*", help="such as 00_quickstart; all of them when none is named")
+    parser.add_argument(
+        "names", nargs="*", help="such as 00_quickstart; all of them when none is named"
+    )
     arguments = parser.parse_args()
     try:
         scripts = sources(arguments.names)
@@ -158,7 +188,10 @@ def main() -> int:
         if arguments.command == "build":
             try:
                 target = build(script)
-                print(f"{target.relative_to(ROOT)}: {time.monotonic() - begun:.0f} s, {target.stat().st_size / 1000:.0f} kB", flush=True)
+                print(
+                    f"{target.relative_to(ROOT)}: {time.monotonic() - begun:.0f} s, {target.stat().st_size / 1000:.0f} kB",
+                    flush=True,
+                )
             except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
                 print(f"{script.stem} was not written:\n{error}", file=sys.stderr)
                 failed += 1

@@ -51,19 +51,46 @@ def packed(credit: Credit, count: int, top: int) -> dict[str, Any]:
     vocabulary = {i: n for n, i in enumerate(sorted({i for row in chosen for i in row}))}
     alternatives = []
     for t, row in enumerate(chosen):
-        found = zip(row, *(numbers(d[t, row].exp()) for d in (credit.student_distribution, credit.teacher_distribution)))
-        alternatives.append(sorted(([vocabulary[i], p, q] for i, p, q in found if p or q), key=lambda a: -max(a[1] or 0, a[2] or 0)))
-    return {"tokens": [clean(text or token_text(credit.tokenizer, i)) for text, i in zip(credit.tokens, ids)], "cut": len(credit.tokens) - count,
-            "student": numbers(credit.student_log_probs[:count]), "teacher": numbers(credit.teacher_log_probs[:count]), "advantage": advantages,
-            "student_entropy": numbers(credit.student_entropy[:count]), "teacher_entropy": numbers(credit.teacher_entropy[:count]),
-            "top": alternatives, "vocabulary": [clean(token_text(credit.tokenizer, i)) for i in vocabulary],
-            "shown": {name: clean(text, MOST_CHARACTERS) for name, text in credit.shown.items()}, "sum": round(sum(abs(a) for a in advantages if a is not None), 3)}
+        found = zip(
+            row,
+            *(
+                numbers(d[t, row].exp())
+                for d in (credit.student_distribution, credit.teacher_distribution)
+            ),
+        )
+        alternatives.append(
+            sorted(
+                ([vocabulary[i], p, q] for i, p, q in found if p or q),
+                key=lambda a: -max(a[1] or 0, a[2] or 0),
+            )
+        )
+    return {
+        "tokens": [
+            clean(text or token_text(credit.tokenizer, i)) for text, i in zip(credit.tokens, ids)
+        ],
+        "cut": len(credit.tokens) - count,
+        "student": numbers(credit.student_log_probs[:count]),
+        "teacher": numbers(credit.teacher_log_probs[:count]),
+        "advantage": advantages,
+        "student_entropy": numbers(credit.student_entropy[:count]),
+        "teacher_entropy": numbers(credit.teacher_entropy[:count]),
+        "top": alternatives,
+        "vocabulary": [clean(token_text(credit.tokenizer, i)) for i in vocabulary],
+        "shown": {name: clean(text, MOST_CHARACTERS) for name, text in credit.shown.items()},
+        "sum": round(sum(abs(a) for a in advantages if a is not None), 3),
+    }
 
 
 def numbers(values: torch.Tensor) -> list[float | None]:
-    return [round(v, 3) + 0.0 if math.isfinite(v) else None for v in values.double().tolist()]  # + 0.0: no -0
+    return [
+        round(v, 3) + 0.0 if math.isfinite(v) else None for v in values.double().tolist()
+    ]  # + 0.0: no -0
 
 
 def clean(text: str, most: int = 200) -> str:
     """At most `most` characters that JSON can carry: half a surrogate pair becomes its code."""
-    return (text if len(text) <= most else f"{text[:most]} … (+{len(text) - most} characters)").encode("utf-8", "backslashreplace").decode("utf-8")
+    return (
+        (text if len(text) <= most else f"{text[:most]} … (+{len(text) - most} characters)")
+        .encode("utf-8", "backslashreplace")
+        .decode("utf-8")
+    )

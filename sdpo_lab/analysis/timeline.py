@@ -31,7 +31,13 @@ from sdpo_lab.core.task import Problem
 
 MOST_PICTURES = 1000  # of a timeline; beyond, every second one is dropped
 MOST_POINTS = 400  # of a course
-FULL = (0.5, 1.0, 2.0, 3.0, 5.0)  # nats at which the colour of an advantage is full: the first that no advantage exceeds, or the last
+FULL = (
+    0.5,
+    1.0,
+    2.0,
+    3.0,
+    5.0,
+)  # nats at which the colour of an advantage is full: the first that no advantage exceeds, or the last
 
 
 class Timeline:
@@ -54,24 +60,50 @@ class Timeline:
     A run that cannot be saved goes on without snapshots, with a warning; `trouble` says why.
     """
 
-    def __init__(self, trainer: Any, probe: Rollout | tuple[Problem, Any, str] | None = None, folder: str | Path | None = None, every: int = 10,
-                 max_megabytes: float = 200) -> None:
+    def __init__(
+        self,
+        trainer: Any,
+        probe: Rollout | tuple[Problem, Any, str] | None = None,
+        folder: str | Path | None = None,
+        every: int = 10,
+        max_megabytes: float = 200,
+    ) -> None:
         if not callable(getattr(trainer, "step", None)) or not hasattr(trainer, "history"):
             raise TypeError(f"trainer must be an SDPOTrainer, got {shown(trainer)}")
-        check_kind("folder", folder, (str, Path, type(None)), "a folder's path, or None for a temporary one")
+        check_kind(
+            "folder",
+            folder,
+            (str, Path, type(None)),
+            "a folder's path, or None for a temporary one",
+        )
         check_range("every", every, int, 1, 10**6)
         check_range("max_megabytes", max_megabytes, float, 0.1, 10**7)
-        if folder is not None and (Path(folder).is_file() or Path(folder).is_dir() and any(Path(folder).iterdir())):
-            raise ValueError(f"folder must be a new or an empty one, for this timeline's snapshots alone; {str(folder)!r} is not")
+        if folder is not None and (
+            Path(folder).is_file() or Path(folder).is_dir() and any(Path(folder).iterdir())
+        ):
+            raise ValueError(
+                f"folder must be a new or an empty one, for this timeline's snapshots alone; {str(folder)!r} is not"
+            )
         self.trainer, self.every, self.max_megabytes = trainer, every, max_megabytes
-        self._temporary = tempfile.TemporaryDirectory(prefix="sdpo-timeline-") if folder is None else None
+        self._temporary = (
+            tempfile.TemporaryDirectory(prefix="sdpo-timeline-") if folder is None else None
+        )
         self.folder = Path(self._temporary.name if folder is None else folder)
-        self.probe = None if probe is None else as_probe(probe)  #: a Rollout; None until one was chosen
-        self.start: int | None = None  #: steps the trainer had taken when the timeline began; None: it has not begun
+        self.probe = (
+            None if probe is None else as_probe(probe)
+        )  #: a Rollout; None until one was chosen
+        self.start: int | None = (
+            None  #: steps the trainer had taken when the timeline began; None: it has not begun
+        )
         self.trouble = ""  #: why there are no more snapshots; "" when there is nothing to say
         self.blind = ""  #: why the last step without a picture has none
-        self._threads: int | None = None  # torch's, where the steps are taken: another number rounds otherwise
-        self._stride, self._begun = 1, False  # steps between two pictures; is there a snapshot of the beginning
+        self._threads: int | None = (
+            None  # torch's, where the steps are taken: another number rounds otherwise
+        )
+        self._stride, self._begun = (
+            1,
+            False,
+        )  # steps between two pictures; is there a snapshot of the beginning
         self._pictures: dict[int, bytes] = {}
         self._sums: dict[int, float] = {}  # of every step that was ever scored
         self._largest = 0.0
@@ -82,13 +114,20 @@ class Timeline:
         if self.start is None:
             return "Timeline(not begun)"
         kept = f"{len(self._pictures)} pictures, snapshots at {', '.join(map(str, self.snapshots)) or 'no step'}"
-        return f"Timeline(steps {self.start} to {len(self.trainer.history)}, {kept})" + (f": {self.trouble}" if self.trouble else "")
+        return f"Timeline(steps {self.start} to {len(self.trainer.history)}, {kept})" + (
+            f": {self.trouble}" if self.trouble else ""
+        )
 
     # while the run goes on
 
     def watch(self, record: StepRecord | None) -> None:
         """To be called by whoever steps, between two steps: with None before the first, then with each step's record."""
-        check_kind("record", record, (StepRecord, type(None)), "a step's record, as step() returns it, or None before the first step")
+        check_kind(
+            "record",
+            record,
+            (StepRecord, type(None)),
+            "a step's record, as step() returns it, or None before the first step",
+        )
         with self.trainer.lock, self._lock:
             step = len(self.trainer.history)
             self._threads = torch.get_num_threads()
@@ -126,14 +165,32 @@ class Timeline:
             self._pictures[step] = zlib.compress(json.dumps(found).encode())
         while len(self._pictures) > MOST_PICTURES:
             self._stride *= 2
-            self._pictures = {s: p for s, p in self._pictures.items() if (s - self.start) % self._stride == 0}
+            self._pictures = {
+                s: p for s, p in self._pictures.items() if (s - self.start) % self._stride == 0
+            }
 
     def _score(self, trainer: Any) -> dict[str, Any]:
         r = self.probe
-        shown = {"solution": r.shown_solution, "feedback": r.shown_feedback, "attempt": r.shown_attempt} if r.shown else {"feedback": r.feedback}
+        shown = (
+            {"solution": r.shown_solution, "feedback": r.shown_feedback, "attempt": r.shown_attempt}
+            if r.shown
+            else {"feedback": r.feedback}
+        )
         if not r.completion_ids:  # given as text: read by the run's tokenizer, once
-            r.completion_ids = credit(trainer.model, trainer.tokenizer, r.problem, r.text, config=trainer.config).completion_ids[:MOST_TOKENS]
-        return picture(credit(trainer.model, trainer.tokenizer, r.problem, r.completion_ids, **shown, teacher=trainer.teacher, config=trainer.config))
+            r.completion_ids = credit(
+                trainer.model, trainer.tokenizer, r.problem, r.text, config=trainer.config
+            ).completion_ids[:MOST_TOKENS]
+        return picture(
+            credit(
+                trainer.model,
+                trainer.tokenizer,
+                r.problem,
+                r.completion_ids,
+                **shown,
+                teacher=trainer.teacher,
+                config=trainer.config,
+            )
+        )
 
     @property
     def snapshots(self) -> list[int]:
@@ -141,7 +198,11 @@ class Timeline:
         return sorted(self._saved())
 
     def _saved(self) -> dict[int, Path]:
-        return {int(p.name.split("-")[1]): p for p in self.folder.glob("checkpoint-*") if p.is_dir() and not p.name.endswith(".partial")}
+        return {
+            int(p.name.split("-")[1]): p
+            for p in self.folder.glob("checkpoint-*")
+            if p.is_dir() and not p.name.endswith(".partial")
+        }
 
     def _snapshot(self, step: int) -> None:
         """Save the run where it is due, and keep the folder under the cap."""
@@ -149,12 +210,19 @@ class Timeline:
         if self.trouble or step in saved or (step - self.start) % self.every:
             return
         if saved and self.start not in saved:
-            return self._give_up(f"the snapshot of the beginning is gone from {str(self.folder)!r}: somebody else saves there")
+            return self._give_up(
+                f"the snapshot of the beginning is gone from {str(self.folder)!r}: somebody else saves there"
+            )
         if saved and size(self.folder, saved[self.start]) + weight_bytes(self.trainer) > cap:
-            return self._give_up(f"max_megabytes={self.max_megabytes:g} has no room for a second snapshot ({cap / 1e6:g} MB); steps are computed from the first")
+            return self._give_up(
+                f"max_megabytes={self.max_megabytes:g} has no room for a second snapshot ({cap / 1e6:g} MB); steps are computed from the first"
+            )
         try:
             self.trainer.save(self.folder, keep=None)
-        except (OSError, ValueError) as error:  # a full disk, an optimiser nobody can save: the run is worth more than its past
+        except (
+            OSError,
+            ValueError,
+        ) as error:  # a full disk, an optimiser nobody can save: the run is worth more than its past
             return self._give_up(f"the run could not be saved: {error}")
         self._begun = True
         while True:
@@ -176,7 +244,9 @@ class Timeline:
     def steps(self) -> list[int]:
         """The steps whose picture is at hand, in order: 0 is before the first step. The beginning counts: its snapshot is."""
         begun = [self.start] if self._begun and self.probe is not None else []
-        return sorted({*begun, *list(self._pictures)})  # without the lock, which a step's snapshot can hold for long: pages ask often
+        return sorted(
+            {*begun, *list(self._pictures)}
+        )  # without the lock, which a step's snapshot can hold for long: pages ask often
 
     def picture(self, step: int) -> dict[str, Any]:
         """The probe as student and teacher saw it after `step`: see `picture`, and "course", the same for all steps of a moment: {"question",
@@ -186,7 +256,9 @@ class Timeline:
         """
         self._check(step)
         if self.probe is None:
-            raise ValueError("there is no attempt to look at yet: no failed attempt with feedback has been watched; pass probe=")
+            raise ValueError(
+                "there is no attempt to look at yet: no failed attempt with feedback has been watched; pass probe="
+            )
         found = self.kept(step)
         if found is None:
             with self._one:  # pages ask on several threads: each would build a model of its own
@@ -210,10 +282,25 @@ class Timeline:
         """How the sum of |advantage| went, and what else a page needs to draw any picture of this timeline."""
         sums = dict(self._sums)
         steps = sorted(sums)
-        kept = [s for k, s in enumerate(steps) if k % math.ceil(len(steps) / MOST_POINTS) == 0 or s == steps[-1]]
-        question = self.probe.problem.messages[-1]["content"] if self.probe and self.probe.problem.messages else ""
-        return {"question": clean(question, MOST_CHARACTERS), "steps": kept, "sums": [sums[s] for s in kept],
-                "limit": next((f for f in FULL if f >= self._largest), FULL[-1]), "first": self.start, "last": len(self.trainer.history), "trouble": self.trouble}
+        kept = [
+            s
+            for k, s in enumerate(steps)
+            if k % math.ceil(len(steps) / MOST_POINTS) == 0 or s == steps[-1]
+        ]
+        question = (
+            self.probe.problem.messages[-1]["content"]
+            if self.probe and self.probe.problem.messages
+            else ""
+        )
+        return {
+            "question": clean(question, MOST_CHARACTERS),
+            "steps": kept,
+            "sums": [sums[s] for s in kept],
+            "limit": next((f for f in FULL if f >= self._largest), FULL[-1]),
+            "first": self.start,
+            "last": len(self.trainer.history),
+            "trouble": self.trouble,
+        }
 
     def at(self, step: int) -> Any:
         """A trainer of its own as the run's was after `step`, weights of student and teacher, optimiser and history, equal to the last bit on a CPU.
@@ -228,11 +315,19 @@ class Timeline:
         with self._lock:
             saved = [s for s in self._saved() if s <= step]
             if not saved:
-                raise RuntimeError(f"there is no snapshot at or before step {step} to go on from" + (f": {self.trouble}" if self.trouble else ""))
+                raise RuntimeError(
+                    f"there is no snapshot at or before step {step} to go on from"
+                    + (f": {self.trouble}" if self.trouble else "")
+                )
             task = copy.deepcopy(live.task) if hasattr(live.task, "state_dict") else live.task
             with torch.random.fork_rng(devices=[]):  # building a model draws numbers
-                past = type(live).resume(self.folder, task=task, device=str(live.model.device), step=max(saved))
-            changes, records = {s: dict(fields) for s, fields in dict(live.history.changes).items()}, live.history.records[:step]
+                past = type(live).resume(
+                    self.folder, task=task, device=str(live.model.device), step=max(saved)
+                )
+            changes, records = (
+                {s: dict(fields) for s, fields in dict(live.history.changes).items()},
+                live.history.records[:step],
+            )
         with self._rounding_as_the_run():
             for number in range(len(past.history) + 1, step + 1):
                 past.apply(**changes.get(number, {}))
@@ -240,10 +335,14 @@ class Timeline:
                     record = past.step()
                 except FloatingPointError:  # so the run itself ended
                     record = past.history.records[-1]
-                if not same(record, records[number - 1], 0.0 if live.model.device.type == "cpu" else 1e-3):
-                    raise RuntimeError(f"step {number} could not be taken again: its mean reward was {records[number - 1].reward:g} and its loss {records[number - 1].loss:g}, now "
-                                       f"they are {record.reward:g} and {record.loss:g}. Were its attempts given by hand, or does the judge not always say the same? "
-                                       f"Snapshots are at {', '.join(map(str, self.snapshots))}: every=1 makes one a step")
+                if not same(
+                    record, records[number - 1], 0.0 if live.model.device.type == "cpu" else 1e-3
+                ):
+                    raise RuntimeError(
+                        f"step {number} could not be taken again: its mean reward was {records[number - 1].reward:g} and its loss {records[number - 1].loss:g}, now "
+                        f"they are {record.reward:g} and {record.loss:g}. Were its attempts given by hand, or does the judge not always say the same? "
+                        f"Snapshots are at {', '.join(map(str, self.snapshots))}: every=1 makes one a step"
+                    )
         return past
 
     @contextlib.contextmanager
@@ -257,7 +356,9 @@ class Timeline:
 
     def _check(self, step: int) -> None:
         if self.start is None:
-            raise ValueError("the timeline has not begun: watch(None) before the first step, or a run with watchers=[timeline.watch], begins it")
+            raise ValueError(
+                "the timeline has not begun: watch(None) before the first step, or a run with watchers=[timeline.watch], begins it"
+            )
         check_range("step", step, int, self.start, len(self.trainer.history))
 
 
@@ -265,17 +366,32 @@ def as_probe(probe: Any) -> Rollout:
     """A Rollout that can be scored, with something for its teacher to read."""
     if isinstance(probe, Rollout):
         found = replace(probe, completion_ids=list(probe.completion_ids[:MOST_TOKENS]))
-    elif isinstance(probe, tuple) and len(probe) == 3 and isinstance(probe[0], Problem) and isinstance(probe[2], str):
+    elif (
+        isinstance(probe, tuple)
+        and len(probe) == 3
+        and isinstance(probe[0], Problem)
+        and isinstance(probe[2], str)
+    ):
         problem, completion, feedback = probe
         if isinstance(completion, Rollout):
             completion = completion.completion_ids
-        found = Rollout(problem, 0, completion if isinstance(completion, str) else "", [] if isinstance(completion, str) else list(completion)[:MOST_TOKENS], feedback=feedback)
+        found = Rollout(
+            problem,
+            0,
+            completion if isinstance(completion, str) else "",
+            [] if isinstance(completion, str) else list(completion)[:MOST_TOKENS],
+            feedback=feedback,
+        )
     else:
-        raise TypeError(f"probe must be a Rollout or (problem, completion, feedback), feedback a text; got {type(probe).__name__}")
+        raise TypeError(
+            f"probe must be a Rollout or (problem, completion, feedback), feedback a text; got {type(probe).__name__}"
+        )
     if not (found.text or found.completion_ids):
         raise ValueError("probe is an empty attempt: there is no token to look at")
     if not (found.shown or found.feedback):
-        raise ValueError("probe has no feedback, and its teacher was shown nothing else: student and teacher would read the same")
+        raise ValueError(
+            "probe has no feedback, and its teacher was shown nothing else: student and teacher would read the same"
+        )
     return found
 
 
@@ -284,23 +400,33 @@ def failures(record: StepRecord, threshold: float) -> list[Rollout]:
     whose teacher was shown something else."""
     failed = [r for r in record.rollouts if r.completion_ids and (r.reward or 0) < threshold]
     found = [r for r in failed if r.feedback] or [r for r in failed if r.shown]
-    return [as_probe(r) for r in sorted(found, key=lambda r: r.entropy if math.isfinite(r.entropy) else math.inf)]
+    return [
+        as_probe(r)
+        for r in sorted(found, key=lambda r: r.entropy if math.isfinite(r.entropy) else math.inf)
+    ]
 
 
 def same(again: StepRecord, was: StepRecord, tolerance: float) -> bool:
-    return all(a == b or math.isnan(a) and math.isnan(b) or math.isclose(a, b, rel_tol=tolerance)
-               for a, b in ((again.reward, was.reward), (again.loss, was.loss)))
+    return all(
+        a == b or math.isnan(a) and math.isnan(b) or math.isclose(a, b, rel_tol=tolerance)
+        for a, b in ((again.reward, was.reward), (again.loss, was.loss))
+    )
 
 
 def weight_bytes(trainer: Any) -> int:
     """What a snapshot takes that it shares with no other: the trainable weights, two moments of each, and the teacher's own."""
+
     def total(tensors: Any) -> int:
         return sum(t.numel() * t.element_size() for t in tensors)
 
-    return 3 * total(p for p in trainer.model.parameters() if p.requires_grad) + (total(trainer.teacher.copies().values()) if trainer.teacher else 0)
+    return 3 * total(p for p in trainer.model.parameters() if p.requires_grad) + (
+        total(trainer.teacher.copies().values()) if trainer.teacher else 0
+    )
 
 
 def size(run: Path, *checkpoints: Path) -> int:
     """Bytes of some of a run's checkpoints and of what all share; a file with several names counts once."""
-    files = [p for p in run.iterdir() if p.is_file()] + [p for c in checkpoints for p in c.rglob("*") if p.is_file()]
+    files = [p for p in run.iterdir() if p.is_file()] + [
+        p for c in checkpoints for p in c.rglob("*") if p.is_file()
+    ]
     return sum({(s.st_dev, s.st_ino): s.st_size for s in map(Path.stat, files)}.values())

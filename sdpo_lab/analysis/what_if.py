@@ -29,14 +29,29 @@ from sdpo_lab.core.teachers import Teacher
 from sdpo_lab.tasks import load_task
 from sdpo_lab.tasks.toolcall.world import nonsense_name
 
-PRESETS = ("the real feedback", "another problem's feedback", "unrelated feedback", "nonsense", "the answer itself", "a sibling's success", "nothing")
+PRESETS = (
+    "the real feedback",
+    "another problem's feedback",
+    "unrelated feedback",
+    "nonsense",
+    "the answer itself",
+    "a sibling's success",
+    "nothing",
+)
 
 
 # -- what to show
 
 
-def contexts(task: Any, problem: Problem, completion: str | Rollout, *, rollouts: Iterable[Rollout] = (), seed: int = 0,
-             config: SDPOConfig | None = None) -> dict[str, dict[str, str]]:
+def contexts(
+    task: Any,
+    problem: Problem,
+    completion: str | Rollout,
+    *,
+    rollouts: Iterable[Rollout] = (),
+    seed: int = 0,
+    config: SDPOConfig | None = None,
+) -> dict[str, dict[str, str]]:
     """What a teacher of this attempt could be shown: {name: {"feedback": text, "solution": text}}, those of `PRESETS` there are, in their order.
 
     "the real feedback"           what the judge says of this attempt, or said of a judged `Rollout`; missing where it says nothing
@@ -54,7 +69,9 @@ def contexts(task: Any, problem: Problem, completion: str | Rollout, *, rollouts
     check_task(task, ("judge",))
     check_kind("problem", problem, Problem, "a Problem, as task.problems() gives them")
     check_kind("completion", completion, (str, Rollout), "a text or a Rollout")
-    check_kind("config", config, (SDPOConfig, type(None)), "an SDPOConfig, or None for the preset 'laptop'")
+    check_kind(
+        "config", config, (SDPOConfig, type(None)), "an SDPOConfig, or None for the preset 'laptop'"
+    )
     check_range("seed", seed, int, 0, 2**63 - 1)
     check_kind("rollouts", rollouts, Iterable, "attempts as lab.rollout returns them")
     config, rollouts = config or SDPOConfig.preset("laptop"), list(rollouts)
@@ -65,33 +82,56 @@ def contexts(task: Any, problem: Problem, completion: str | Rollout, *, rollouts
     real = completion.feedback if judged else as_verdict(task.judge(problem, text)).feedback
     rollouts = judge_rollouts(task, [replace(r) for r in rollouts])
     rng = random.Random(f"contexts/{seed}/{problem.id}")
-    strangers = [r for r in rollouts if r.problem.id != problem.id and r.feedback and r.feedback != real]
+    strangers = [
+        r for r in rollouts if r.problem.id != problem.id and r.feedback and r.feedback != real
+    ]
     far = [r for r in strangers if not kinds_of(r.problem) & kinds_of(problem)]
-    siblings = [r.text for r in rollouts if r.problem.id == problem.id and r.reward >= config.success_reward_threshold and r.text.strip() and r.text != text]
+    siblings = [
+        r.text
+        for r in rollouts
+        if r.problem.id == problem.id
+        and r.reward >= config.success_reward_threshold
+        and r.text.strip()
+        and r.text != text
+    ]
     words = len(real.split()) or 8
-    found = {"the real feedback": real,
-             "another problem's feedback": rng.choice(far or strangers).feedback if strangers else "",
-             "unrelated feedback": unrelated_feedback("toolcall" if getattr(task, "name", "") == "followup" else "followup", seed % 1000),
-             "nonsense": " ".join(nonsense_name(rng, held_out=True) for _ in range(words))}
+    found = {
+        "the real feedback": real,
+        "another problem's feedback": rng.choice(far or strangers).feedback if strangers else "",
+        "unrelated feedback": unrelated_feedback(
+            "toolcall" if getattr(task, "name", "") == "followup" else "followup", seed % 1000
+        ),
+        "nonsense": " ".join(nonsense_name(rng, held_out=True) for _ in range(words)),
+    }
     shown = {name: {"feedback": said, "solution": ""} for name, said in found.items() if said}
     if hasattr(task, "solution"):
         shown["the answer itself"] = {"feedback": "", "solution": task.solution(problem)}
     if siblings:
         chosen = rng.choice(siblings)
-        shown["a sibling's success"] = {"feedback": "", "solution": remove_thinking(chosen) if config.remove_thinking_from_demonstration else chosen}
+        shown["a sibling's success"] = {
+            "feedback": "",
+            "solution": remove_thinking(chosen)
+            if config.remove_thinking_from_demonstration
+            else chosen,
+        }
     return shown | {"nothing": {"feedback": "", "solution": ""}}
 
 
 def kinds_of(problem: Problem) -> set[str]:
     """What a problem of the shipped tasks is about: its tools, or its kind of request. Empty for other tasks."""
     calls = problem.data.get("calls", [])
-    return {c["tool"] for c in calls if isinstance(c, dict) and "tool" in c} | ({str(problem.data["kind"])} if "kind" in problem.data else set())
+    return {c["tool"] for c in calls if isinstance(c, dict) and "tool" in c} | (
+        {str(problem.data["kind"])} if "kind" in problem.data else set()
+    )
 
 
 @lru_cache(maxsize=64)
 def unrelated_feedback(name: str, seed: int) -> str:
     """What the judge of a shipped task says of a wrong answer there."""
-    here, elsewhere = load_task(name, seed=seed), load_task(name, seed=seed + 1)  # right there is wrong here
+    here, elsewhere = (
+        load_task(name, seed=seed),
+        load_task(name, seed=seed + 1),
+    )  # right there is wrong here
     for n in range(100):
         problem = here.problems(1, seed=n)[0]
         if said := here.judge(problem, elsewhere.solution(problem)).feedback:
@@ -108,30 +148,54 @@ class Rescorer:
     The arguments are those of `lab.credit`, and so are the numbers. Change the model's weights, and a new one is needed.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, problem: Problem, completion: str | list[int] | Rollout, *, teacher: Any = None, task: Any = None,
-                 config: SDPOConfig | None = None) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        problem: Problem,
+        completion: str | list[int] | Rollout,
+        *,
+        teacher: Any = None,
+        task: Any = None,
+        config: SDPOConfig | None = None,
+    ) -> None:
         self.model, self.tokenizer, self.problem, self.task = model, tokenizer, problem, task
         self.config = check_scored(model, tokenizer, problem, config)
-        self.teacher = teacher if isinstance(teacher, Teacher) else Teacher(teacher or model, "live", 0.0)
+        self.teacher = (
+            teacher if isinstance(teacher, Teacher) else Teacher(teacher or model, "live", 0.0)
+        )
         bare = credit(model, tokenizer, problem, completion, config=self.config)
-        self.bare = replace(bare, teacher_distribution=bare.student_distribution)  # the same numbers, held once
+        self.bare = replace(
+            bare, teacher_distribution=bare.student_distribution
+        )  # the same numbers, held once
 
     @torch.no_grad()
     def score(self, feedback: str = "", solution: str = "", attempt: str = "") -> Credit:
         """`lab.credit` of the attempt under these texts. Raises ValueError for an attempt alone, and for a prompt longer than the model's context."""
         if attempt and not (feedback or solution):
-            raise ValueError("attempt is shown before what is said of it; pass feedback= or solution= with it")
+            raise ValueError(
+                "attempt is shown before what is said of it; pass feedback= or solution= with it"
+            )
         texts = {"feedback": feedback, "solution": solution, "attempt": attempt}
         for name, text in texts.items():
             check_text(name, text, "'' for nothing to show")
         messages = teacher_messages(self.problem.messages, solution, feedback, self.config, attempt)
         ids, p = self.bare.completion_ids, self.bare.student_distribution
         q = score(self.teacher, self.tokenizer, messages, ids, self.config.temperature)
-        oracle = self.task.oracle_teacher(self.tokenizer, self.problem, ids, **texts) if hasattr(self.task, "oracle_teacher") else None
-        return replace(self.bare, teacher_log_probs=q.gather(1, torch.tensor(ids, device=q.device)[:, None])[:, 0],
-                       divergence=losses.divergence(p, q, self.config.distillation_alpha), teacher_distribution=q,
-                       teacher_prompt=render(self.tokenizer, messages), shown={k: v for k, v in texts.items() if v},
-                       oracle_log_probs=None if oracle is None else oracle.log_probs.to(p))
+        oracle = (
+            self.task.oracle_teacher(self.tokenizer, self.problem, ids, **texts)
+            if hasattr(self.task, "oracle_teacher")
+            else None
+        )
+        return replace(
+            self.bare,
+            teacher_log_probs=q.gather(1, torch.tensor(ids, device=q.device)[:, None])[:, 0],
+            divergence=losses.divergence(p, q, self.config.distillation_alpha),
+            teacher_distribution=q,
+            teacher_prompt=render(self.tokenizer, messages),
+            shown={k: v for k, v in texts.items() if v},
+            oracle_log_probs=None if oracle is None else oracle.log_probs.to(p),
+        )
 
 
 def in_words(scored: Credit, least: float = 0.05) -> str:
@@ -142,12 +206,27 @@ def in_words(scored: Credit, least: float = 0.05) -> str:
         a, t = pick((a, t) for t, a in enumerate(moves))
         if abs(a) >= least and (a < 0) == (name == "lowered"):
             text = scored.tokens[t] or token_text(scored.tokenizer, scored.completion_ids[t])
-            said.append(f"most {name}: {text!r} ({'−' if a < 0 else '+'}{'∞' if math.isinf(a) else f'{abs(a):.1f}'} nats)")
+            said.append(
+                f"most {name}: {text!r} ({'−' if a < 0 else '+'}{'∞' if math.isinf(a) else f'{abs(a):.1f}'} nats)"
+            )
     return "; ".join(said) or f"no token moved by {least} nats or more"
 
 
-def teacher_attempts(model: Any, tokenizer: Any, problem: Problem, n: int = 1, *, feedback: str = "", solution: str = "", attempt: str = "",
-                     teacher: Any = None, task: Any = None, config: SDPOConfig | None = None, temperature: float = 1.0, seed: int = 0) -> list[Rollout]:
+def teacher_attempts(
+    model: Any,
+    tokenizer: Any,
+    problem: Problem,
+    n: int = 1,
+    *,
+    feedback: str = "",
+    solution: str = "",
+    attempt: str = "",
+    teacher: Any = None,
+    task: Any = None,
+    config: SDPOConfig | None = None,
+    temperature: float = 1.0,
+    seed: int = 0,
+) -> list[Rollout]:
     """`n` fresh attempts of the teacher: what it writes itself when it reads the question and these texts. Temperature 0 is greedy.
 
     They are attempts at `problem`, judged as such when `task` is given. The noise is `rollout`'s for the same problem and seed, so that they pair
@@ -159,11 +238,33 @@ def teacher_attempts(model: Any, tokenizer: Any, problem: Problem, n: int = 1, *
         check_text(name, text, "'' for nothing to show")
     shown = teacher_messages(problem.messages, solution, feedback, config, attempt)
     if isinstance(teacher, Teacher):
-        writer = Mixture(teacher.model, teacher.student, teacher.rate) if teacher.kind == "trust_region" else teacher.model
+        writer = (
+            Mixture(teacher.model, teacher.student, teacher.rate)
+            if teacher.kind == "trust_region"
+            else teacher.model
+        )
     else:
         writer = teacher or model
-    found = rollout(writer, tokenizer, [replace(problem, messages=shown)], n, temperature, seed, max_completion_length=config.max_completion_length)
-    found = [replace(r, problem=problem, teacher_messages=shown, shown_feedback=feedback, shown_solution=solution, shown_attempt=attempt) for r in found]
+    found = rollout(
+        writer,
+        tokenizer,
+        [replace(problem, messages=shown)],
+        n,
+        temperature,
+        seed,
+        max_completion_length=config.max_completion_length,
+    )
+    found = [
+        replace(
+            r,
+            problem=problem,
+            teacher_messages=shown,
+            shown_feedback=feedback,
+            shown_solution=solution,
+            shown_attempt=attempt,
+        )
+        for r in found
+    ]
     return found if task is None else judge_rollouts(task, found)
 
 
@@ -201,7 +302,11 @@ def familiarity(text: str, model: Any, kind: str = "feedback") -> Familiarity | 
     """
     check_text("text", text)
     check_choice("kind", kind, KINDS)
-    folder = model if isinstance(model, (str, Path)) else getattr(getattr(model, "config", None), "_name_or_path", "")
+    folder = (
+        model
+        if isinstance(model, (str, Path))
+        else getattr(getattr(model, "config", None), "_name_or_path", "")
+    )
     file = Path(folder or ".") / TAUGHT
     if not folder or not file.is_file():
         return None
@@ -209,7 +314,10 @@ def familiarity(text: str, model: Any, kind: str = "feedback") -> Familiarity | 
     words = pieces(text)
     if not words:
         return Familiarity(1.0, "")
-    hits = [phrase in known for phrase in phrases(words, kind, lambda word: phrase_hash(kind, word) in known)]
+    hits = [
+        phrase in known
+        for phrase in phrases(words, kind, lambda word: phrase_hash(kind, word) in known)
+    ]
     # a word stands in three triples, the t-th of them the first that holds it
     alphabetic = [t for t, word in enumerate(words) if word.isalpha()] or range(len(words))
     t = min(alphabetic, key=lambda t: sum(hits[t : t + 3]))
@@ -240,4 +348,10 @@ def phrases(words: list[str], kind: str, is_known: Callable[[str], bool]) -> Ite
 
 def phrase_hash(kind: str, *words: str) -> int:
     """32 bits, signed."""
-    return int.from_bytes(hashlib.blake2b("\0".join((kind, *words)).encode("utf-8", "replace"), digest_size=4).digest(), "big", signed=True)
+    return int.from_bytes(
+        hashlib.blake2b(
+            "\0".join((kind, *words)).encode("utf-8", "replace"), digest_size=4
+        ).digest(),
+        "big",
+        signed=True,
+    )

@@ -30,7 +30,9 @@ def written_names(task: Any, problem: Problem, credit: Credit) -> list[WrittenNa
     Raises ValueError for a problem with several calls.
     """
     if len(problem.data["calls"]) != 1:
-        raise ValueError(f"names are told apart in attempts at one call; this problem asks for {len(problem.data['calls'])}. Use load_task('toolcall', calls=1)")
+        raise ValueError(
+            f"names are told apart in attempts at one call; this problem asks for {len(problem.data['calls'])}. Use load_task('toolcall', calls=1)"
+        )
     special = set(credit.tokenizer.all_special_ids)
     text = "".join(t for t, i in zip(credit.tokens, credit.completion_ids) if i not in special)
     calls, wanted = judging.parse_calls(text), problem.data["calls"][0]
@@ -45,6 +47,15 @@ def written_names(task: Any, problem: Problem, credit: Credit) -> list[WrittenNa
         begin = indent + keyword.col_offset  # ast counts UTF-8 bytes, as spans do
         end = begin + len(keyword.arg.encode())
         tokens = tuple(t for t, (a, b) in enumerate(credit.spans) if a < end and b > begin)
-        right = keyword.arg in role and judging.literal(keyword.value) == wanted["values"].get(role[keyword.arg])
-        found.append(WrittenName(keyword.arg, tokens, right, bool(errors) and errors[0].kind == "unexpected" and errors[0].name == keyword.arg))
+        right = keyword.arg in role and judging.literal(keyword.value) == wanted["values"].get(
+            role[keyword.arg]
+        )
+        found.append(
+            WrittenName(
+                keyword.arg,
+                tokens,
+                right,
+                bool(errors) and errors[0].kind == "unexpected" and errors[0].name == keyword.arg,
+            )
+        )
     return found

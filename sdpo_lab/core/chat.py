@@ -19,10 +19,18 @@ def encode_chat(tokenizer: Any, messages: list[dict[str, str]]) -> list[int]:
     special token of texts that hold none: it drops characters, sets two texts side by side, or has a normalizer.
     """
     if not getattr(tokenizer, "chat_template", None):
-        raise ValueError("the tokenizer has no chat template; set tokenizer.chat_template (see the model's card) before using it here")
+        raise ValueError(
+            "the tokenizer has no chat template; set tokenizer.chat_template (see the model's card) before using it here"
+        )
     for m in messages:
-        if not isinstance(m, dict) or not isinstance(m.get("content"), str) or not isinstance(m.get("role"), str):
-            raise TypeError(f"a chat message must have a role and a content, both strings; got {shown(m)}")
+        if (
+            not isinstance(m, dict)
+            or not isinstance(m.get("content"), str)
+            or not isinstance(m.get("role"), str)
+        ):
+            raise TypeError(
+                f"a chat message must have a role and a content, both strings; got {shown(m)}"
+            )
     special = special_strings(tokenizer)
     found: list[str] = []  # special strings met in the messages, in the order of their marks
     mark = unused_mark(messages)
@@ -31,17 +39,32 @@ def encode_chat(tokenizer: Any, messages: list[dict[str, str]]) -> list[int]:
         found.append(match.group())
         return f"{mark}{len(found) - 1};"
 
-    hidden = [{k: special.sub(hide, v) if special and isinstance(v, str) else v for k, v in m.items()} for m in messages]
-    pieces = re.split(f"{mark}(\\d+);", render(tokenizer, hidden))  # template and text in even places, marks in odd ones
-    ids = [token for i, piece in enumerate(pieces) for token in (encode_plain(tokenizer, found[int(piece)]) if i % 2 else encode(tokenizer, piece))]
+    hidden = [
+        {k: special.sub(hide, v) if special and isinstance(v, str) else v for k, v in m.items()}
+        for m in messages
+    ]
+    pieces = re.split(
+        f"{mark}(\\d+);", render(tokenizer, hidden)
+    )  # template and text in even places, marks in odd ones
+    ids = [
+        token
+        for i, piece in enumerate(pieces)
+        for token in (
+            encode_plain(tokenizer, found[int(piece)]) if i % 2 else encode(tokenizer, piece)
+        )
+    ]
     refuse_made(tokenizer, messages, ids, lambda chat: encode(tokenizer, render(tokenizer, chat)))
     return ids
 
 
 def render(tokenizer: Any, messages: list[dict[str, str]]) -> str:
     """The chat as the template writes it. What it reads besides stands with the tokenizer's other settings, and is saved with them."""
-    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True,
-                                         **{"enable_thinking": False, **tokenizer.init_kwargs.get("chat_template_kwargs", {})})
+    return tokenizer.apply_chat_template(
+        messages,
+        tokenize=False,
+        add_generation_prompt=True,
+        **{"enable_thinking": False, **tokenizer.init_kwargs.get("chat_template_kwargs", {})},
+    )
 
 
 def encode_plain(tokenizer: Any, text: str) -> list[int]:
@@ -49,9 +72,15 @@ def encode_plain(tokenizer: Any, text: str) -> list[int]:
     special = special_strings(tokenizer)
     pieces = [text] if special is None else special.split(text)
     ids = encode(tokenizer, pieces[0])
-    for string, piece in zip(special.findall(text) if special else (), pieces[1:]):  # cut after its first character, a special token is none
-        rest = encode_plain if special.search(string, 1) else encode  # but what is left may be another one
-        ids += encode(tokenizer, string[:1]) + rest(tokenizer, string[1:]) + encode(tokenizer, piece)
+    for string, piece in zip(
+        special.findall(text) if special else (), pieces[1:]
+    ):  # cut after its first character, a special token is none
+        rest = (
+            encode_plain if special.search(string, 1) else encode
+        )  # but what is left may be another one
+        ids += (
+            encode(tokenizer, string[:1]) + rest(tokenizer, string[1:]) + encode(tokenizer, piece)
+        )
     return without_special(tokenizer, text, ids, encode)
 
 
@@ -74,5 +103,7 @@ def end_ids(model: Any, tokenizer: Any) -> set[int]:
     if tokenizer.eos_token_id is not None:
         ends.add(tokenizer.eos_token_id)
     if not ends:
-        raise ValueError("neither the tokenizer nor the model's generation_config names an end-of-sequence token; set tokenizer.eos_token")
+        raise ValueError(
+            "neither the tokenizer nor the model's generation_config names an end-of-sequence token; set tokenizer.eos_token"
+        )
     return ends

@@ -38,10 +38,15 @@ def kl(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 @checked("student_logits", "teacher_logits", top_k=(int, 1))
-def top_k_support(student_logits: torch.Tensor, teacher_logits: torch.Tensor, top_k: int, add_tail: bool) -> tuple[torch.Tensor, torch.Tensor]:
+def top_k_support(
+    student_logits: torch.Tensor, teacher_logits: torch.Tensor, top_k: int, add_tail: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Both log-distributions on the student's `top_k` tokens, (..., V) -> (..., K+1) with tail or (..., K) renormalised (paper A.3)."""
     chosen = student_logits.detach().topk(min(top_k, student_logits.shape[-1]), -1).indices
-    both = [logits.gather(-1, chosen) - logits.logsumexp(-1, keepdim=True) for logits in (student_logits, teacher_logits)]
+    both = [
+        logits.gather(-1, chosen) - logits.logsumexp(-1, keepdim=True)
+        for logits in (student_logits, teacher_logits)
+    ]
     if not add_tail:
         return tuple(log_probs - log_probs.logsumexp(-1, keepdim=True) for log_probs in both)
     return tuple(torch.cat([log_probs, tail(log_probs)], -1) for log_probs in both)
@@ -60,11 +65,27 @@ def token_log_probs(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
     return logits.gather(-1, ids[..., None])[..., 0] - logits.logsumexp(-1)
 
 
-@checked("student_logits", "teacher_logits", ids="completion_ids", mode=("full_logits", "topk_logits", "sampled_token", "sequence"), alpha=(float, 0, 1),
-         top_k=(int, 1), clip=(float, 1e-9))
-def distillation_loss(student_logits: torch.Tensor, teacher_logits: torch.Tensor, completion_ids: torch.Tensor, *, mode: str = "topk_logits",
-                      alpha: float = 1.0, top_k: int = 20, add_tail: bool = True, clip: float | None = None,
-                      mask: torch.Tensor | None = None) -> torch.Tensor:
+@checked(
+    "student_logits",
+    "teacher_logits",
+    ids="completion_ids",
+    mode=("full_logits", "topk_logits", "sampled_token", "sequence"),
+    alpha=(float, 0, 1),
+    top_k=(int, 1),
+    clip=(float, 1e-9),
+)
+def distillation_loss(
+    student_logits: torch.Tensor,
+    teacher_logits: torch.Tensor,
+    completion_ids: torch.Tensor,
+    *,
+    mode: str = "topk_logits",
+    alpha: float = 1.0,
+    top_k: int = 20,
+    add_tail: bool = True,
+    clip: float | None = None,
+    mask: torch.Tensor | None = None,
+) -> torch.Tensor:
     """SDPO's loss of every token, (B, T, V), (B, T, V), (B, T) -> (B, T). No gradient reaches the teacher.
 
     "full_logits" and "topk_logits" are divergences over the vocabulary or the student's top k (Eq. 1, A.3).
@@ -90,19 +111,25 @@ def distillation_loss(student_logits: torch.Tensor, teacher_logits: torch.Tensor
     if clip is None:
         return divergence(p, q, alpha)
     if alpha != 1:
-        raise ValueError(f"clip={clip} needs alpha=1, got {alpha}: only the reverse KL has the log-ratio as its advantage")
+        raise ValueError(
+            f"clip={clip} needs alpha=1, got {alpha}: only the reverse KL has the log-ratio as its advantage"
+        )
     return -(p.exp() * log_ratio(p, q, clip)).sum(-1)
 
 
 @checked("student", "teacher", clip=(float, 1e-9))
-def log_ratio(student: torch.Tensor, teacher: torch.Tensor, clip: float | None = None) -> torch.Tensor:
+def log_ratio(
+    student: torch.Tensor, teacher: torch.Tensor, clip: float | None = None
+) -> torch.Tensor:
     """SDPO's advantage log q - log p of given log-probabilities (Prop. 2.1), clamped to ±clip, without gradient, (...) -> (...)."""
     advantage = (teacher - student).detach().masked_fill(student.detach() == -torch.inf, 0)
     return advantage if clip is None else advantage.clamp(-clip, clip)
 
 
 @checked("log_prob", "old_log_prob", clip=(float, 1e-9))
-def importance_weights(log_prob: torch.Tensor, old_log_prob: torch.Tensor, clip: float) -> torch.Tensor:
+def importance_weights(
+    log_prob: torch.Tensor, old_log_prob: torch.Tensor, clip: float
+) -> torch.Tensor:
     """min(p / p_old, clip) of the sampled tokens, without gradient, (...) -> (...): weights their losses when the batch was
     sampled from older weights. As in the released code there is no lower bound, and the log-ratio is clamped to ±20 first."""
     return (log_prob - old_log_prob).detach().clamp(-20, 20).exp().clamp(max=clip)
@@ -111,19 +138,33 @@ def importance_weights(log_prob: torch.Tensor, old_log_prob: torch.Tensor, clip:
 @checked("rewards")
 def group_advantages(rewards: torch.Tensor, scale: bool = False) -> torch.Tensor:
     """GRPO: reward minus the group's mean, and with `scale` over its standard deviation + 1e-4 (TRL), (P, G) -> (P, G)."""
-    same = (rewards == rewards[:, :1]).all(1, keepdim=True)  # rounding must not make eight thirds differ from their mean
+    same = (rewards == rewards[:, :1]).all(
+        1, keepdim=True
+    )  # rounding must not make eight thirds differ from their mean
     centred = (rewards - rewards.mean(1, keepdim=True)).masked_fill(same, 0)
-    return centred / (rewards.std(1, keepdim=True) + 1e-4) if scale and rewards.shape[1] > 1 else centred
+    return (
+        centred / (rewards.std(1, keepdim=True) + 1e-4)
+        if scale and rewards.shape[1] > 1
+        else centred
+    )
 
 
 @checked("student_logits", ids="completion_ids", epsilon=(float, 0, 1), epsilon_high=(float, 0))
-def policy_loss(student_logits: torch.Tensor, completion_ids: torch.Tensor, advantages: torch.Tensor, old_log_probs: torch.Tensor | None = None,
-                epsilon: float = 0.2, epsilon_high: float = 0.28) -> torch.Tensor:
+def policy_loss(
+    student_logits: torch.Tensor,
+    completion_ids: torch.Tensor,
+    advantages: torch.Tensor,
+    old_log_probs: torch.Tensor | None = None,
+    epsilon: float = 0.2,
+    epsilon_high: float = 0.28,
+) -> torch.Tensor:
     """GRPO's loss of every token with PPO's clip, (..., V), (...), advantages broadcast to (...) -> (...): Eq. 12 without its
     rollout-engine weight. `old_log_probs` (...) of the tokens when the attempts were sampled; None: on policy, the ratio is 1."""
     log_prob = token_log_probs(at_least_float32(student_logits), completion_ids)
     ratio = (log_prob - (log_prob.detach() if old_log_probs is None else old_log_probs)).exp()
-    return -torch.minimum(ratio * advantages, ratio.clamp(1 - epsilon, 1 + epsilon_high) * advantages)
+    return -torch.minimum(
+        ratio * advantages, ratio.clamp(1 - epsilon, 1 + epsilon_high) * advantages
+    )
 
 
 @checked("mask", normalize=("all_rows", "active_rows", "active_tokens"))

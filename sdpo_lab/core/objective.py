@@ -32,37 +32,63 @@ class Tokens:
     credit: torch.Tensor | None = None  #: "sequence": the attempt's mean log-ratio
 
     @classmethod
-    def of(cls, attempts: list[Rollout], weights: torch.Tensor, advantages: torch.Tensor, old: dict[int, torch.Tensor], hidden: torch.Tensor) -> Tokens:
+    def of(
+        cls,
+        attempts: list[Rollout],
+        weights: torch.Tensor,
+        advantages: torch.Tensor,
+        old: dict[int, torch.Tensor],
+        hidden: torch.Tensor,
+    ) -> Tokens:
         """Of whole attempts: `advantages` one each, `old` log-probabilities by their id(); where `hidden` is, in float32 or better."""
         lengths = torch.tensor([len(r.completion_ids) for r in attempts])
 
         exact = dict(device=hidden.device, dtype=torch.promote_types(hidden.dtype, torch.float32))
 
-        def spread(values: torch.Tensor) -> torch.Tensor:  # one value an attempt to all of its tokens
+        def spread(
+            values: torch.Tensor,
+        ) -> torch.Tensor:  # one value an attempt to all of its tokens
             return values.repeat_interleave(lengths)
 
-        return cls(ids=torch.tensor([i for r in attempts for i in r.completion_ids], device=hidden.device), rows=spread(torch.arange(len(attempts))).to(hidden.device),
-                   weights=weights.to(**exact), shown=spread(torch.tensor([float(r.shown) for r in attempts])).to(**exact),
-                   rewards=spread(advantages).to(**exact), old=torch.cat([old[id(r)] for r in attempts]) if old else None)
+        return cls(
+            ids=torch.tensor([i for r in attempts for i in r.completion_ids], device=hidden.device),
+            rows=spread(torch.arange(len(attempts))).to(hidden.device),
+            weights=weights.to(**exact),
+            shown=spread(torch.tensor([float(r.shown) for r in attempts])).to(**exact),
+            rewards=spread(advantages).to(**exact),
+            old=torch.cat([old[id(r)] for r in attempts]) if old else None,
+        )
 
     def __getitem__(self, part: slice) -> Tokens:
         return Tokens(*(None if x is None else x[part] for x in vars(self).values()))
 
 
-def backward(config: SDPOConfig, hidden: torch.Tensor, student: Callable, teacher: Callable | None, tokens: Tokens, vocabulary: int) -> torch.Tensor:
+def backward(
+    config: SDPOConfig,
+    hidden: torch.Tensor,
+    student: Callable,
+    teacher: Callable | None,
+    tokens: Tokens,
+    vocabulary: int,
+) -> torch.Tensor:
     """Backpropagate the weighted sum of the tokens' losses, and return its value.
 
     hidden (N, H) of the student; student(hidden[part]) and teacher(part) give logits (C, V), a chunk of N at a time.
     Each chunk is taken back to the hidden states at once, and these to the network in the end.
     """
     if config.distillation_mode == "sequence" and teacher:
-        tokens = replace(tokens, credit=sequence_credit(config, hidden, student, teacher, tokens, vocabulary))
+        tokens = replace(
+            tokens, credit=sequence_credit(config, hidden, student, teacher, tokens, vocabulary)
+        )
         teacher = None  # has said all it can
     # one block for the gradient: small ones kept from every chunk would lie between the large ones and keep the heap from being used again
     total, gradient = torch.zeros((), device=hidden.device), torch.empty_like(hidden)
     for part in chunks(len(hidden), vocabulary):
         leaf = hidden[part].detach().requires_grad_()
-        loss = (token_losses(config, student(leaf), teacher and teacher(part), tokens[part]) * tokens.weights[part]).sum()
+        loss = (
+            token_losses(config, student(leaf), teacher and teacher(part), tokens[part])
+            * tokens.weights[part]
+        ).sum()
         loss.backward()
         gradient[part] = leaf.grad
         total = total + loss.detach()
@@ -77,7 +103,9 @@ def chunks(tokens: int, vocabulary: int) -> list[slice]:
     return [slice(i, i + size) for i in range(0, tokens, size)]
 
 
-def token_losses(c: SDPOConfig, student: torch.Tensor, teacher: torch.Tensor | None, t: Tokens) -> torch.Tensor:
+def token_losses(
+    c: SDPOConfig, student: torch.Tensor, teacher: torch.Tensor | None, t: Tokens
+) -> torch.Tensor:
     """The loss of every token under a configuration: SDPO, GRPO or a mixture, logits (C, V), (C, V) -> (C,).
 
     `distillation_weight` mixes the two losses (TRL), `advantage_lambda` the two advantages (paper §4.8). Where both
@@ -89,16 +117,32 @@ def token_losses(c: SDPOConfig, student: torch.Tensor, teacher: torch.Tensor | N
     if teacher is None and credit is None:
         return share * losses.policy_loss(student, t.ids, t.rewards, **clips)
     weighed = t.old is not None and c.distillation_is_clip is not None
-    log_prob = losses.token_log_probs(student, t.ids) if weighed or c.distillation_mode in ("sampled_token", "sequence") else None
+    log_prob = (
+        losses.token_log_probs(student, t.ids)
+        if weighed or c.distillation_mode in ("sampled_token", "sequence")
+        else None
+    )
     if c.distillation_mode == "sampled_token":
-        credit = losses.log_ratio(log_prob, losses.token_log_probs(teacher, t.ids), c.advantage_clip)
+        credit = losses.log_ratio(
+            log_prob, losses.token_log_probs(teacher, t.ids), c.advantage_clip
+        )
     if credit is not None and c.advantage_lambda:
-        return losses.policy_loss(student, t.ids, share * t.rewards + (1 - share) * t.shown * credit, **clips)
+        return losses.policy_loss(
+            student, t.ids, share * t.rewards + (1 - share) * t.shown * credit, **clips
+        )
     if credit is not None:
         loss = -credit * log_prob
     else:
-        loss = losses.distillation_loss(student, teacher, t.ids, mode=c.distillation_mode, alpha=c.distillation_alpha, top_k=c.distillation_topk,
-                                        add_tail=c.distillation_add_tail, clip=c.advantage_clip)
+        loss = losses.distillation_loss(
+            student,
+            teacher,
+            t.ids,
+            mode=c.distillation_mode,
+            alpha=c.distillation_alpha,
+            top_k=c.distillation_topk,
+            add_tail=c.distillation_add_tail,
+            clip=c.advantage_clip,
+        )
     if weighed:
         loss = loss * losses.importance_weights(log_prob, t.old, c.distillation_is_clip)
     loss = (1 - share) * t.shown * loss
@@ -106,9 +150,26 @@ def token_losses(c: SDPOConfig, student: torch.Tensor, teacher: torch.Tensor | N
 
 
 @torch.no_grad()
-def sequence_credit(c: SDPOConfig, hidden: torch.Tensor, student: Callable, teacher: Callable, t: Tokens, vocabulary: int) -> torch.Tensor:
+def sequence_credit(
+    c: SDPOConfig,
+    hidden: torch.Tensor,
+    student: Callable,
+    teacher: Callable,
+    t: Tokens,
+    vocabulary: int,
+) -> torch.Tensor:
     """The mean log-ratio of every token's attempt, (N,): it must be known before the first chunk is taken back."""
-    ratios = torch.cat([losses.log_ratio(losses.token_log_probs(student(hidden[part]), t.ids[part]),
-                                         losses.token_log_probs(teacher(part), t.ids[part]), c.advantage_clip) for part in chunks(len(hidden), vocabulary)])
-    member = (t.rows[None] == torch.arange(int(t.rows.max()) + 1, device=t.rows.device)[:, None]).to(ratios)  # (B, N)
+    ratios = torch.cat(
+        [
+            losses.log_ratio(
+                losses.token_log_probs(student(hidden[part]), t.ids[part]),
+                losses.token_log_probs(teacher(part), t.ids[part]),
+                c.advantage_clip,
+            )
+            for part in chunks(len(hidden), vocabulary)
+        ]
+    )
+    member = (
+        t.rows[None] == torch.arange(int(t.rows.max()) + 1, device=t.rows.device)[:, None]
+    ).to(ratios)  # (B, N)
     return ((member @ ratios) / member.sum(1).clamp(min=1))[t.rows]

@@ -46,23 +46,32 @@ class History:
     def append(self, record: StepRecord) -> None:
         """Add the record of a step; those that grow too old for it lose their attempts."""
         self.records.append(record)
-        old = len(self.records) - (len(self.records) if self.keep_attempts is None else self.keep_attempts)
+        old = len(self.records) - (
+            len(self.records) if self.keep_attempts is None else self.keep_attempts
+        )
         while old > 0 and self.records[old - 1].rollouts:
             old -= 1
             self.records[old] = replace(self.records[old], rollouts=[])
 
     def rows(self) -> list[dict[str, float]]:
         """JSON-able: step, reward, loss, seconds and all metrics, without the attempts."""
-        return [{"step": r.step, "reward": r.reward, "loss": r.loss, "seconds": r.seconds, **r.metrics} for r in self.records]
+        return [
+            {"step": r.step, "reward": r.reward, "loss": r.loss, "seconds": r.seconds, **r.metrics}
+            for r in self.records
+        ]
 
     def to_frame(self):
         """The same as a pandas table, one row a step."""
         import pandas
 
-        return pandas.DataFrame(self.rows()).set_index("step") if self.records else pandas.DataFrame()
+        return (
+            pandas.DataFrame(self.rows()).set_index("step") if self.records else pandas.DataFrame()
+        )
 
 
-def summary(rollouts: list[Rollout], groups: list[list[Rollout]], config: SDPOConfig) -> dict[str, float]:
+def summary(
+    rollouts: list[Rollout], groups: list[list[Rollout]], config: SDPOConfig
+) -> dict[str, float]:
     """Metrics of a batch, under the names of the official code where it has them."""
 
     def fraction(values) -> float:
@@ -71,8 +80,12 @@ def summary(rollouts: list[Rollout], groups: list[list[Rollout]], config: SDPOCo
 
     threshold = config.success_reward_threshold
     return {
-        "self_distillation/success_group_fraction": fraction(any(r.reward >= threshold for r in g) for g in groups),
-        "self_distillation/success_sample_fraction": fraction(r.demonstration is not None for r in rollouts),
+        "self_distillation/success_group_fraction": fraction(
+            any(r.reward >= threshold for r in g) for g in groups
+        ),
+        "self_distillation/success_sample_fraction": fraction(
+            r.demonstration is not None for r in rollouts
+        ),
         "self_distillation/feedback_available_fraction": fraction(r.feedback for r in rollouts),
         "self_distillation/feedback_used_fraction": fraction(r.shown_feedback for r in rollouts),
         "self_distillation/reprompt_sample_fraction": fraction(r.shown for r in rollouts),
@@ -82,5 +95,9 @@ def summary(rollouts: list[Rollout], groups: list[list[Rollout]], config: SDPOCo
         "entropy": sum(r.entropy for r in rollouts) / len(rollouts),
         "completion_length": sum(len(r.completion_ids) for r in rollouts) / len(rollouts),
         "truncated_fraction": fraction(r.truncated for r in rollouts),
-        "skipped": 0.0, "not_finite": 0.0, "grad_norm": math.nan, "optimizer_steps": 0.0, "reprompt_shortened_fraction": 0.0,  # as of a skipped step
+        "skipped": 0.0,
+        "not_finite": 0.0,
+        "grad_norm": math.nan,
+        "optimizer_steps": 0.0,
+        "reprompt_shortened_fraction": 0.0,  # as of a skipped step
     }

@@ -21,21 +21,29 @@ def reprompt(group: list[Rollout], config: SDPOConfig, rng: random.Random) -> No
     """
     c = config
     clean = remove_thinking if c.remove_thinking_from_demonstration else str
-    solutions = {i: clean(r.text) for i, r in enumerate(group) if r.reward >= c.success_reward_threshold}
+    solutions = {
+        i: clean(r.text) for i, r in enumerate(group) if r.reward >= c.success_reward_threshold
+    }
     for place, r in enumerate(group):
         succeeded = place in solutions
         chosen = choose(place, solutions, c, rng)
         r.demonstration = None if chosen is None else group[chosen].index
         r.shown_solution = "" if chosen is None else solutions[chosen]
-        allowed = c.include_environment_feedback and not (r.shown_solution and c.environment_feedback_only_without_solution)
+        allowed = c.include_environment_feedback and not (
+            r.shown_solution and c.environment_feedback_only_without_solution
+        )
         r.shown_feedback = r.feedback if allowed and not succeeded else ""
         r.active = bool(r.completion_ids and r.shown)
         r.shown_attempt = r.text if c.include_own_attempt and r.active else ""
         r.why = "" if r.active else why_not(r, succeeded, c)
-        r.teacher_messages = teacher_messages(r.problem.messages, r.shown_solution, r.shown_feedback, c, r.shown_attempt)
+        r.teacher_messages = teacher_messages(
+            r.problem.messages, r.shown_solution, r.shown_feedback, c, r.shown_attempt
+        )
 
 
-def choose(place: int, solutions: dict[int, str], config: SDPOConfig, rng: random.Random) -> int | None:
+def choose(
+    place: int, solutions: dict[int, str], config: SDPOConfig, rng: random.Random
+) -> int | None:
     """Whose success the attempt at `place` is shown; None when there is none for it."""
     own = place in solutions
     if not config.use_successful_as_teacher or (own and config.self_success == "skip"):
@@ -45,7 +53,13 @@ def choose(place: int, solutions: dict[int, str], config: SDPOConfig, rng: rando
     else:
         allowed = set(solutions) - ({place} if config.dont_reprompt_on_self_success else set())
     candidates = [i for i in solutions if i in allowed and solutions[i].strip()]
-    return None if not candidates else candidates[0] if config.demonstration == "first" else rng.choice(candidates)
+    return (
+        None
+        if not candidates
+        else candidates[0]
+        if config.demonstration == "first"
+        else rng.choice(candidates)
+    )
 
 
 def why_not(rollout: Rollout, succeeded: bool, config: SDPOConfig) -> str:
@@ -55,23 +69,45 @@ def why_not(rollout: Rollout, succeeded: bool, config: SDPOConfig) -> str:
         return "it succeeded, and self_success is 'skip'"
     if succeeded:
         return "it succeeded, and no sibling did"
-    nobody = "no sibling succeeded" if config.use_successful_as_teacher else "use_successful_as_teacher is off"
+    nobody = (
+        "no sibling succeeded"
+        if config.use_successful_as_teacher
+        else "use_successful_as_teacher is off"
+    )
     if rollout.feedback and not config.include_environment_feedback:
         return f"{nobody}, and include_environment_feedback is off"
     return f"{nobody}, and the environment said nothing"
 
 
-def teacher_messages(messages: list[dict[str, str]], solution: str, feedback: str, config: SDPOConfig, attempt: str = "") -> list[dict[str, str]]:
+def teacher_messages(
+    messages: list[dict[str, str]],
+    solution: str,
+    feedback: str,
+    config: SDPOConfig,
+    attempt: str = "",
+) -> list[dict[str, str]]:
     """The chat with its last user turn rewritten; earlier turns, the system's among them, stay. "" leaves a section out, nothing to show
     leaves the chat as it is. The attempt stands before the feedback, and only where there is something else to show."""
     if not messages or messages[-1]["role"] != "user":
-        raise ValueError(f"a problem's messages must end in a user turn; this one ends in {messages[-1]['role'] if messages else 'nothing'!r}")
+        raise ValueError(
+            f"a problem's messages must end in a user turn; this one ends in {messages[-1]['role'] if messages else 'nothing'!r}"
+        )
     if not solution and not feedback:
         return messages
-    sections = [fill(template, **{slot: text}) if text else "" for template, slot, text in (
-        (config.solution_template, "successful_previous_attempt", solution), (config.attempt_template, "previous_attempt", attempt),
-        (config.feedback_template, "feedback_raw", feedback))]
-    shown = fill(config.reprompt_template, prompt=messages[-1]["content"], solution=sections[0], feedback=sections[1] + sections[2])
+    sections = [
+        fill(template, **{slot: text}) if text else ""
+        for template, slot, text in (
+            (config.solution_template, "successful_previous_attempt", solution),
+            (config.attempt_template, "previous_attempt", attempt),
+            (config.feedback_template, "feedback_raw", feedback),
+        )
+    ]
+    shown = fill(
+        config.reprompt_template,
+        prompt=messages[-1]["content"],
+        solution=sections[0],
+        feedback=sections[1] + sections[2],
+    )
     return [*messages[:-1], {**messages[-1], "content": shown}]
 
 
@@ -82,13 +118,17 @@ def fill(template: str, **texts: str) -> str:
 
 def remove_thinking(text: str) -> str:
     """Drop <think>...</think>; also a thought that was never closed, or whose opening stood in the prompt."""
-    closed = re.match(r"(.*</think>\s*)?", text, flags=re.DOTALL).end()  # behind it nothing closes: looked for from each opening, that would be quadratic
+    closed = re.match(
+        r"(.*</think>\s*)?", text, flags=re.DOTALL
+    ).end()  # behind it nothing closes: looked for from each opening, that would be quadratic
     text = re.sub(r"<think>.*?</think>\s*", "", text[:closed], flags=re.DOTALL) + text[closed:]
     text = re.sub(r"^.*?</think>\s*", "", text, flags=re.DOTALL)
     return re.sub(r"<think>.*", "", text, flags=re.DOTALL)
 
 
-def encode_teacher(tokenizer: Any, rollout: Rollout, config: SDPOConfig, context: int | None = None) -> tuple[list[int], bool]:
+def encode_teacher(
+    tokenizer: Any, rollout: Rollout, config: SDPOConfig, context: int | None = None
+) -> tuple[list[int], bool]:
     """(ids of the teacher's prompt, whether a text was shortened to keep it within `max_reprompt_len`, and with the attempt within the model's `context`).
 
     The demonstration, the feedback and the own attempt give way, the longest first, from their end; the frame never does.
@@ -101,8 +141,10 @@ def encode_teacher(tokenizer: Any, rollout: Rollout, config: SDPOConfig, context
     while r.shown and len(ids) > most:
         longest = max(texts, key=lambda name: len(texts[name]))
         if not texts[longest]:
-            raise ValueError(f"the teacher's prompt for problem {r.problem.id!r} has {len(ids)} tokens without any demonstration or feedback; "
-                             f"{most} have room: max_reprompt_len={config.max_reprompt_len} must be larger, or the problem or the attempt shorter")
+            raise ValueError(
+                f"the teacher's prompt for problem {r.problem.id!r} has {len(ids)} tokens without any demonstration or feedback; "
+                f"{most} have room: max_reprompt_len={config.max_reprompt_len} must be larger, or the problem or the attempt shorter"
+            )
         texts[longest] = texts[longest][: int(len(texts[longest]) * 0.9 * most / len(ids))]
         r.teacher_messages = teacher_messages(r.problem.messages, **texts, config=config)
         ids = encode_chat(tokenizer, r.teacher_messages)

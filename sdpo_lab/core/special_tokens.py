@@ -10,10 +10,16 @@ from typing import Any
 
 from sdpo_lab.core.checks import shown
 
-ODD = re.compile(r"[^\w\s/-]")  # what the string of a special token has, and a role or a switch in a text ("/no_think") has not
-KNOWN: weakref.WeakKeyDictionary[Any, tuple] = weakref.WeakKeyDictionary()  # by tokenizer: (its state, what `known` says)
+ODD = re.compile(
+    r"[^\w\s/-]"
+)  # what the string of a special token has, and a role or a switch in a text ("/no_think") has not
+KNOWN: weakref.WeakKeyDictionary[Any, tuple] = (
+    weakref.WeakKeyDictionary()
+)  # by tokenizer: (its state, what `known` says)
 # by tokenizer: what its template writes by itself, by all it depends on
-WRITTEN: weakref.WeakKeyDictionary[Any, dict[tuple[str, ...], Counter[str]]] = weakref.WeakKeyDictionary()
+WRITTEN: weakref.WeakKeyDictionary[Any, dict[tuple[str, ...], Counter[str]]] = (
+    weakref.WeakKeyDictionary()
+)
 MOST_WRITTEN = 500  # kinds of chats, by their roles
 
 
@@ -25,11 +31,21 @@ def known(tokenizer: Any) -> tuple[dict[int, str], re.Pattern[str] | None]:
     """
     state = (len(tokenizer), *tokenizer.all_special_tokens)
     if KNOWN.get(tokenizer, ((),))[0] != state:
-        added = {i: t.content for i, t in tokenizer.added_tokens_decoder.items() if t.special or len(t.content) > 1}
-        named = dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens))  # not always among those added
+        added = {
+            i: t.content
+            for i, t in tokenizer.added_tokens_decoder.items()
+            if t.special or len(t.content) > 1
+        }
+        named = dict(
+            zip(tokenizer.all_special_ids, tokenizer.all_special_tokens)
+        )  # not always among those added
         tokens = {i: string for i, string in {**added, **named}.items() if string.strip()}
         strings = {*tokens.values(), *(s for s in tokenizer.all_special_tokens if s.strip())}
-        pattern = re.compile("|".join(re.escape(s) for s in sorted(strings, key=len, reverse=True))) if strings else None
+        pattern = (
+            re.compile("|".join(re.escape(s) for s in sorted(strings, key=len, reverse=True)))
+            if strings
+            else None
+        )
         KNOWN[tokenizer] = state, tokens, pattern
     return KNOWN[tokenizer][1:]
 
@@ -47,28 +63,47 @@ def count_special(tokenizer: Any, ids: list[int]) -> Counter[str]:
     return Counter(tokens[i] for i in ids if i in tokens and i != unknown)
 
 
-def without_special(tokenizer: Any, text: str, ids: list[int], encode: Callable[[Any, str], list[int]]) -> list[int]:
+def without_special(
+    tokenizer: Any, text: str, ids: list[int], encode: Callable[[Any, str], list[int]]
+) -> list[int]:
     """`ids` of a text where no special token is among them; else, a normalizer having made one, the ids of its characters one by one. Raises
     ValueError where a single character is a special token."""
     if not count_special(tokenizer, ids):
         return ids
     ids = [i for character in text for i in encode(tokenizer, character)]
     if made := count_special(tokenizer, ids):
-        raise ValueError(f"the tokenizer has no way to read the text {shown(text)} without its special token {shown(next(iter(made)))}, which a single character becomes; "
-                         "a text must not have that character: replace it, in the task's texts or in what the judge says")
+        raise ValueError(
+            f"the tokenizer has no way to read the text {shown(text)} without its special token {shown(next(iter(made)))}, which a single character becomes; "
+            "a text must not have that character: replace it, in the task's texts or in what the judge says"
+        )
     return ids
 
 
-def refuse_made(tokenizer: Any, messages: list[dict[str, str]], ids: list[int], write: Callable[[list[dict[str, str]]], list[int]]) -> None:
+def refuse_made(
+    tokenizer: Any,
+    messages: list[dict[str, str]],
+    ids: list[int],
+    write: Callable[[list[dict[str, str]]], list[int]],
+) -> None:
     """Raise ValueError where `ids`, a chat's, hold more special tokens than `write` makes of the same chat with letters for its texts: a template
     that drops or changes characters or sets texts side by side, or a normalizer, has made one of them.
 
     What the template writes by itself is counted once for each sequence of roles, so that a chat costs no second render.
     """
     found = count_special(tokenizer, ids)
-    bare = [{k: "a" if k == "content" else ODD.sub("a", v) if isinstance(v, str) else v for k, v in m.items()} for m in messages]
+    bare = [
+        {
+            k: "a" if k == "content" else ODD.sub("a", v) if isinstance(v, str) else v
+            for k, v in m.items()
+        }
+        for m in messages
+    ]
     counts = WRITTEN.setdefault(tokenizer, {})
-    key = str(tokenizer.chat_template), str(tokenizer.init_kwargs.get("chat_template_kwargs")), repr((len(tokenizer), tokenizer.all_special_tokens, bare))
+    key = (
+        str(tokenizer.chat_template),
+        str(tokenizer.init_kwargs.get("chat_template_kwargs")),
+        repr((len(tokenizer), tokenizer.all_special_tokens, bare)),
+    )
     if key not in counts:
         if len(counts) >= MOST_WRITTEN:
             counts.clear()
@@ -78,5 +113,7 @@ def refuse_made(tokenizer: Any, messages: list[dict[str, str]], ids: list[int], 
     # the template may write more where a text says so ("/no_think"): such words are left
     plain = [{**m, "content": ODD.sub("a", given["content"])} for m, given in zip(bare, messages)]
     if made := found - count_special(tokenizer, write(plain)):
-        raise ValueError(f"the tokenizer's chat template makes the special token {shown(next(iter(made)))} of the text of the messages {shown(messages)}, where there was none; "
-                         "it must write each content as it is, with something between two of them: change tokenizer.chat_template, or take the characters out of the texts")
+        raise ValueError(
+            f"the tokenizer's chat template makes the special token {shown(next(iter(made)))} of the text of the messages {shown(messages)}, where there was none; "
+            "it must write each content as it is, with something between two of them: change tokenizer.chat_template, or take the characters out of the texts"
+        )

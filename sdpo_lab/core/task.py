@@ -9,7 +9,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
-from sdpo_lab.core.checks import check_choice, check_kind, check_range, check_reward, check_text, shown
+from sdpo_lab.core.checks import (
+    check_choice,
+    check_kind,
+    check_range,
+    check_reward,
+    check_text,
+    shown,
+)
 
 SPLITS = ("train", "test")
 
@@ -25,8 +32,15 @@ class Problem:
     def __post_init__(self) -> None:
         check_text("id", self.id, "make it one, for instance str(number)")
         if not self.id or any("\ud800" <= c <= "\udfff" for c in self.id):
-            raise ValueError(f"id must be a string with something in it that UTF-8 can hold; got {shown(self.id)}")
-        check_kind("messages", self.messages, list, 'a chat, a list such as [{"role": "user", "content": "..."}]')
+            raise ValueError(
+                f"id must be a string with something in it that UTF-8 can hold; got {shown(self.id)}"
+            )
+        check_kind(
+            "messages",
+            self.messages,
+            list,
+            'a chat, a list such as [{"role": "user", "content": "..."}]',
+        )
         check_kind("data", self.data, dict, "a dictionary")
 
 
@@ -44,7 +58,9 @@ class Verdict:
     def __post_init__(self) -> None:
         check_reward("reward", self.reward)
         if not isinstance(self.feedback, str):
-            raise TypeError(f"feedback must be a string, got {shown(self.feedback)} ({type(self.feedback).__name__}); use '' when there is none")
+            raise TypeError(
+                f"feedback must be a string, got {shown(self.feedback)} ({type(self.feedback).__name__}); use '' when there is none"
+            )
 
 
 @runtime_checkable
@@ -64,7 +80,9 @@ def as_verdict(value: Verdict | tuple[float, str]) -> Verdict:
         return value
     if isinstance(value, tuple) and len(value) == 2:
         return Verdict(*value)
-    raise TypeError(f"judge() must return a Verdict or a (reward, feedback) pair, got {type(value).__name__}: {shown(value)}")
+    raise TypeError(
+        f"judge() must return a Verdict or a (reward, feedback) pair, got {type(value).__name__}: {shown(value)}"
+    )
 
 
 def check_problems_asked(n: object, split: object, seed: object) -> None:
@@ -94,22 +112,45 @@ def check_problems(problems: Iterable[Problem], name: str = "problems") -> list[
     check_kind(name, problems, Iterable, "a list of Problem objects")
     problems = list(problems)
     for p in problems:
-        check_kind("a problem", p, Problem, f"a Problem (of {name}); lab.task_from_function makes them of dictionaries")
+        check_kind(
+            "a problem",
+            p,
+            Problem,
+            f"a Problem (of {name}); lab.task_from_function makes them of dictionaries",
+        )
         for m in p.messages:
-            if not isinstance(m, dict) or not isinstance(m.get("role"), str) or not isinstance(m.get("content"), str):
-                raise TypeError(f"messages of problem {p.id!r} must have a role and a content, both strings; got {shown(m)}")
-        if not p.messages or p.messages[-1]["role"] != "user" or not p.messages[-1]["content"].strip():
-            raise ValueError(f"messages of problem {p.id!r} must end with what the user says, and that must not be empty; got {shown(p.messages[-1:])}")
+            if (
+                not isinstance(m, dict)
+                or not isinstance(m.get("role"), str)
+                or not isinstance(m.get("content"), str)
+            ):
+                raise TypeError(
+                    f"messages of problem {p.id!r} must have a role and a content, both strings; got {shown(m)}"
+                )
+        if (
+            not p.messages
+            or p.messages[-1]["role"] != "user"
+            or not p.messages[-1]["content"].strip()
+        ):
+            raise ValueError(
+                f"messages of problem {p.id!r} must end with what the user says, and that must not be empty; got {shown(p.messages[-1:])}"
+            )
     return problems
 
 
 def judge_all(task: Task, problems: list[Problem], completions: list[str]) -> list[Verdict]:
     """Verdicts in order, through `judge_many` where the task has one."""
     many = getattr(task, "judge_many", None)
-    values = many(problems, completions) if many else (task.judge(p, c) for p, c in zip(problems, completions))
+    values = (
+        many(problems, completions)
+        if many
+        else (task.judge(p, c) for p, c in zip(problems, completions))
+    )
     if many and (not hasattr(values, "__len__") or len(values) != len(completions)):
-        raise ValueError(f"judge_many() returned {len(values) if hasattr(values, '__len__') else type(values).__name__} verdicts for {len(completions)} completions; "
-                         "it must return a list of one each")
+        raise ValueError(
+            f"judge_many() returned {len(values) if hasattr(values, '__len__') else type(values).__name__} verdicts for {len(completions)} completions; "
+            "it must return a list of one each"
+        )
     found = []
     for problem, value in zip(problems, values):
         try:

@@ -34,8 +34,16 @@ class Teacher:
             for p in self.copies().values():
                 p.data = p.data.float() if p.dtype in (torch.float16, torch.bfloat16) else p.data
         if kind == "ema":
-            for a, b in self.lora_pairs():  # twice the rank: an average of products of rank r has a higher one
-                a.data, b.data = torch.cat([a.data, torch.zeros_like(a)]), torch.cat([b.data, torch.zeros_like(b)], 1)
+            for (
+                a,
+                b,
+            ) in (
+                self.lora_pairs()
+            ):  # twice the rank: an average of products of rank r has a higher one
+                a.data, b.data = (
+                    torch.cat([a.data, torch.zeros_like(a)]),
+                    torch.cat([b.data, torch.zeros_like(b)], 1),
+                )
 
     def copies(self) -> dict[str, torch.Tensor]:
         """The weights that are its own, by name; those of the student that can be trained."""
@@ -44,7 +52,9 @@ class Teacher:
         trainable = {name for name, p in self.student.named_parameters() if p.requires_grad}
         return {name: p for name, p in self.model.named_parameters() if name in trainable}
 
-    def read(self, prompts: list[list[int]], completions: list[list[int]], temperature: float, bf16: bool) -> Callable[[slice], torch.Tensor]:
+    def read(
+        self, prompts: list[list[int]], completions: list[list[int]], temperature: float, bf16: bool
+    ) -> Callable[[slice], torch.Tensor]:
         """Read the attempts once; the function returned gives the logits of a slice of their tokens, one after another, (C, V)."""
         models = [self.model, self.student] if self.kind == "trust_region" else [self.model]
         with torch.no_grad():
@@ -81,7 +91,9 @@ def lora_b(name: str) -> str:
     return other if other != name else ""
 
 
-def follow_product(a: torch.Tensor, b: torch.Tensor, new_a: torch.Tensor, new_b: torch.Tensor, rate: float) -> None:
+def follow_product(
+    a: torch.Tensor, b: torch.Tensor, new_a: torch.Tensor, new_b: torch.Tensor, rate: float
+) -> None:
     """b a <- (1 - rate) b a + rate new_b new_a, in place, as near as rank k allows: (k, in), (out, k), (r, in), (out, r).
 
     Averaging the factors one by one is not averaging their product: the two move together, and the cross term is lost

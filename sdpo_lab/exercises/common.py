@@ -19,7 +19,13 @@ class ToyModel:
     device = torch.device("cpu")
 
     def __init__(self, vocabulary: int = 5) -> None:
-        self.table = torch.linspace(-2, 2, vocabulary * vocabulary).sin().mul(3).view(vocabulary, vocabulary).requires_grad_()
+        self.table = (
+            torch.linspace(-2, 2, vocabulary * vocabulary)
+            .sin()
+            .mul(3)
+            .view(vocabulary, vocabulary)
+            .requires_grad_()
+        )
 
     def __call__(self, input_ids: torch.Tensor, **_: Any) -> SimpleNamespace:
         return SimpleNamespace(logits=self.table[input_ids].cumsum(1))
@@ -39,4 +45,8 @@ def recognise(found: Any, right: torch.Tensor, wrong: dict[str, list[torch.Tenso
 
 def is_close(found: Any, answer: torch.Tensor) -> bool:
     """Equal in shape and, to rounding, in value."""
-    return isinstance(found, torch.Tensor) and found.shape == answer.shape and torch.allclose(found.detach().to(answer.dtype), answer.detach(), atol=1e-5)
+    return (
+        isinstance(found, torch.Tensor)
+        and found.shape == answer.shape
+        and torch.allclose(found.detach().to(answer.dtype), answer.detach(), atol=1e-5)
+    )

@@ -26,10 +26,19 @@ def measure(trainer: Any, n: int = 32, seed: int = 0) -> dict[str, float]:
     lengths = dict(max_completion_length=c.max_completion_length, bf16=c.bf16)
     with trainer.lock:
         problems = draw_problems(task, n, "test", seed)
-        found = {STUDENT: right(judge_rollouts(task, rollout(model, tokenizer, problems, 1, 1.0, seed, step=-1, **lengths)), c)}
+        found = {
+            STUDENT: right(
+                judge_rollouts(
+                    task, rollout(model, tokenizer, problems, 1, 1.0, seed, step=-1, **lengths)
+                ),
+                c,
+            )
+        }
         if trainer.teacher is None:
             return found
-        writer, shown, judged_as = teacher_problems(trainer.teacher, tokenizer, task, n, c, "test", seed)
+        writer, shown, judged_as = teacher_problems(
+            trainer.teacher, tokenizer, task, n, c, "test", seed
+        )
         answers = rollout(writer, tokenizer, shown, 1, 1.0, seed, step=-1, **lengths)
         for r, verdict in zip(answers, judge_all(task, judged_as, [r.text for r in answers])):
             r.reward = float(verdict.reward)
@@ -51,15 +60,36 @@ def credit_of(trainer: Any, step: int, index: int) -> Any:
 
     for name, value in (("step", step), ("index", index)):
         if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-            raise TypeError(f"{name} must be a whole number, a step's from 1 and an attempt's from 0; got {shown(value)}")
+            raise TypeError(
+                f"{name} must be a whole number, a step's from 1 and an attempt's from 0; got {shown(value)}"
+            )
     with trainer.lock:
         record = next((r for r in reversed(trainer.history.records) if r.step == step), None)
         if record is None or not 0 <= index < len(record.rollouts):
             kept = [r.step for r in trainer.history.records if r.rollouts]
-            raise ValueError(f"step {step} has no attempt {index}" + (f"; attempts are kept of steps {kept[0]} to {kept[-1]}, numbered from 0" if kept else
-                                                                       "; no attempt is kept of any step"))
+            raise ValueError(
+                f"step {step} has no attempt {index}"
+                + (
+                    f"; attempts are kept of steps {kept[0]} to {kept[-1]}, numbered from 0"
+                    if kept
+                    else "; no attempt is kept of any step"
+                )
+            )
         r = record.rollouts[index]
         if not r.completion_ids:
             raise ValueError(f"attempt {index} of step {step} is empty: there is no token to score")
-        texts = {"feedback": r.shown_feedback, "solution": r.shown_solution, "attempt": r.shown_attempt} if trainer.teacher else {"feedback": r.feedback}
-        return credit(trainer.model, trainer.tokenizer, r.problem, r, teacher=trainer.teacher, task=trainer.task, config=trainer.config, **texts)
+        texts = (
+            {"feedback": r.shown_feedback, "solution": r.shown_solution, "attempt": r.shown_attempt}
+            if trainer.teacher
+            else {"feedback": r.feedback}
+        )
+        return credit(
+            trainer.model,
+            trainer.tokenizer,
+            r.problem,
+            r,
+            teacher=trainer.teacher,
+            task=trainer.task,
+            config=trainer.config,
+            **texts,
+        )

@@ -59,7 +59,9 @@ class CurvePicture:
         now = time.monotonic()
         if in_notebook() and (last or now - self.drawn_at >= SECONDS_BETWEEN_PICTURES):
             chart = self.draw()
-            self.handle = redraw(self.handle, {"text/html": chart._repr_html_(), "text/plain": repr(chart)})
+            self.handle = redraw(
+                self.handle, {"text/html": chart._repr_html_(), "text/plain": repr(chart)}
+            )
             self.drawn_at = time.monotonic()
 
     def clear(self) -> None:
@@ -84,9 +86,15 @@ def describe(run: Any) -> str:
     parts = [run.state, f"{run.done} of {run.steps} steps"]
     rewards = [r.reward for r in run.records_since(run.first)[-5:] if math.isfinite(r.reward)]
     if rewards:
-        parts.append(f"mean reward {sum(rewards) / len(rewards):.2f} (last {f'{len(rewards)} steps' if len(rewards) > 1 else 'step'})")
+        parts.append(
+            f"mean reward {sum(rewards) / len(rewards):.2f} (last {f'{len(rewards)} steps' if len(rewards) > 1 else 'step'})"
+        )
     each = run.seconds_per_step
-    left = f", about {duration(each * (run.steps - run.done))} left" if each and run.state in ("running", "pausing", "paused") else ""
+    left = (
+        f", about {duration(each * (run.steps - run.done))} left"
+        if each and run.state in ("running", "pausing", "paused")
+        else ""
+    )
     parts.append(duration(run.seconds) + left)
     if each:
         parts.append(f"{1 / each:.1f} steps/s" if each < 1 else f"{each:.1f} s/step")
@@ -98,7 +106,11 @@ def duration(seconds: float) -> str:
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
-    return f"{whole // 60} min {whole % 60:02d} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return (
+        f"{whole // 60} min {whole % 60:02d} s"
+        if whole < 3600
+        else f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    )
 
 
 def in_notebook() -> bool:

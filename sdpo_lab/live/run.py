@@ -28,7 +28,9 @@ from sdpo_lab.runs.checkpoints import as_path
 KEPT = 2  # checkpoints of a run's folder
 ENDED = ("finished", "stopped", "failed")
 
-_drivers: weakref.WeakValueDictionary[int, LiveRun] = weakref.WeakValueDictionary()  # id(trainer) -> the run that drives it
+_drivers: weakref.WeakValueDictionary[int, LiveRun] = (
+    weakref.WeakValueDictionary()
+)  # id(trainer) -> the run that drives it
 _claiming = threading.Lock()
 
 
@@ -48,8 +50,16 @@ class LiveRun(Worker):
     A watcher or measurement that raises ends the run as "failed"; the step it followed counts.
     """
 
-    def __init__(self, trainer: Any, steps: int = 60, *, evaluate_every: int = 0, evaluate_n: int = 32, folder: str | Path | None = None,
-                 watchers: Iterable[Callable[[Any], None]] = ()) -> None:
+    def __init__(
+        self,
+        trainer: Any,
+        steps: int = 60,
+        *,
+        evaluate_every: int = 0,
+        evaluate_n: int = 32,
+        folder: str | Path | None = None,
+        watchers: Iterable[Callable[[Any], None]] = (),
+    ) -> None:
         super().__init__()
         if not callable(getattr(trainer, "step", None)) or not hasattr(trainer, "history"):
             raise TypeError(f"trainer must be an SDPOTrainer, got {shown(trainer)}")
@@ -58,11 +68,21 @@ class LiveRun(Worker):
         check_range("evaluate_every", evaluate_every, int, 0, 10**9)
         check_range("evaluate_n", evaluate_n, int, 1, 10_000)
         self.trainer, self.steps = trainer, steps
-        self.evaluate_every, self.evaluate_n, self.watchers = evaluate_every, evaluate_n, tuple(watchers)
+        self.evaluate_every, self.evaluate_n, self.watchers = (
+            evaluate_every,
+            evaluate_n,
+            tuple(watchers),
+        )
         for watcher in self.watchers:
             if not callable(watcher):
                 raise TypeError(f"watchers must be functions of one record; got {shown(watcher)}")
-        self.folder = as_path(folder) if folder is not None else trainer.autosaves.folder if trainer.autosaves else None
+        self.folder = (
+            as_path(folder)
+            if folder is not None
+            else trainer.autosaves.folder
+            if trainer.autosaves
+            else None
+        )
         self._by_hand: Path | None = None  # where a hand saved last
         self.first = len(trainer.history.records)  #: records the trainer already had
         self.done = 0  #: steps this run has taken
@@ -76,7 +96,9 @@ class LiveRun(Worker):
         self._busy, self._step_began, self._recent = 0.0, None, []
         self._refuse_second_driver()
         if folder is not None:
-            trainer.autosave(self.folder, keep=KEPT)  # here, where a folder that cannot be used is an error of the caller
+            trainer.autosave(
+                self.folder, keep=KEPT
+            )  # here, where a folder that cannot be used is an error of the caller
         self._last_save = self.folder is None  # done, or not wanted
 
     # what a hand may do; each call returns at once
@@ -96,7 +118,9 @@ class LiveRun(Worker):
         """Take exactly one step and rest. Raises RuntimeError while running: pause first."""
         with self._changed:
             if self.state == "running":
-                raise RuntimeError("step() takes one step of a resting run, and this one is running; call pause() first")
+                raise RuntimeError(
+                    "step() takes one step of a resting run, and this one is running; call pause() first"
+                )
             self._leave_wish("pause", owed=1)
 
     def stop(self) -> None:
@@ -113,10 +137,18 @@ class LiveRun(Worker):
         """Change knobs from the next step on. Raises ValueError or TypeError here and now for what the trainer would refuse."""
         unknown_names("a running trainer's live fields", fields, list(self.trainer.LIVE_FIELDS))
         with self._changed:
-            if self._end or self._wish == "stop" or self.done + (self._inside == len(self.trainer.history.records)) >= self.steps:
-                raise RuntimeError(f"this run is {self._end or self.state} and takes no further step; {', '.join(fields)} cannot be changed any more")
+            if (
+                self._end
+                or self._wish == "stop"
+                or self.done + (self._inside == len(self.trainer.history.records)) >= self.steps
+            ):
+                raise RuntimeError(
+                    f"this run is {self._end or self.state} and takes no further step; {', '.join(fields)} cannot be changed any more"
+                )
             together = {**self._pending, **fields}
-            self.trainer.config.replace(live=True, quiet=True, **together)  # a rehearsal: it raises what `apply` would raise at the boundary, which also warns
+            self.trainer.config.replace(
+                live=True, quiet=True, **together
+            )  # a rehearsal: it raises what `apply` would raise at the boundary, which also warns
             self._pending = together
 
     def save(self, folder: str | Path | None = None) -> Future:
@@ -138,7 +170,10 @@ class LiveRun(Worker):
     def credit_of(self, step: int, index: int) -> Future:
         """The `Credit` of attempt `index` of step `step`, scored at the next boundary by the weights of that moment; see `asides.credit_of`. Steps count from 1, attempts
         from 0; TypeError or ValueError here and now for other numbers."""
-        step, index = check_range("step", step, int, 1, 10**9), check_range("index", index, int, 0, 10**9)
+        step, index = (
+            check_range("step", step, int, 1, 10**9),
+            check_range("index", index, int, 0, 10**9),
+        )
         return self.errand(lambda: asides.credit_of(self.trainer, step, index))
 
     # what anyone may read at any time
@@ -146,7 +181,9 @@ class LiveRun(Worker):
     @property
     def state(self) -> str:
         with self._changed:
-            resting = self._thread is None or (self._wish == "pause" and not self._owed and self._inside is None)
+            resting = self._thread is None or (
+                self._wish == "pause" and not self._owed and self._inside is None
+            )
             if self._end or resting:
                 return self._end or ("paused" if self._started else "ready")
             return {"run": "running", "pause": "pausing", "stop": "stopping"}[self._wish]
@@ -172,7 +209,11 @@ class LiveRun(Worker):
     @property
     def saved(self) -> tuple[int, Path] | None:
         """(after how many steps of the trainer, in which folder) the run was saved last, by hand or by time."""
-        known = [(f.newest, path) for path in (self._by_hand, self.folder) if path and (f := self.trainer.folders.get(path)) and f.newest is not None]
+        known = [
+            (f.newest, path)
+            for path in (self._by_hand, self.folder)
+            if path and (f := self.trainer.folders.get(path)) and f.newest is not None
+        ]
         return max(known, key=lambda found: found[0], default=None)
 
     @property
@@ -189,9 +230,15 @@ class LiveRun(Worker):
 
     def records_since(self, index: int) -> list[Any]:
         """Records of the trainer's history from `index`, 0 or more, on, earlier runs included."""
-        return self.trainer.history.records[check_range("index", index, int, 0):]
+        return self.trainer.history.records[check_range("index", index, int, 0) :]
 
-    def result(self, *, every: float = 0.3, progress: bool = True, meanwhile: Callable[[], None] | None = None) -> Any:
+    def result(
+        self,
+        *,
+        every: float = 0.3,
+        progress: bool = True,
+        meanwhile: Callable[[], None] | None = None,
+    ) -> Any:
         """Wait until the run has ended and return `trainer.history`.
 
         A run nobody started is started, a paused one goes on. Raises what ended the run in the worker, with its traceback;
@@ -201,7 +248,9 @@ class LiveRun(Worker):
         """
         check_range("every", every, float, 0.001, 3600)
         check_choice("progress", progress, (False, True))
-        check_kind("meanwhile", meanwhile, (Callable, type(None)), "a function without arguments, or None")
+        check_kind(
+            "meanwhile", meanwhile, (Callable, type(None)), "a function without arguments, or None"
+        )
         line = ProgressLine(self, enabled=progress)
         try:
             with self._changed:  # it must not end in between
@@ -223,7 +272,9 @@ class LiveRun(Worker):
             if meanwhile:
                 meanwhile()
             if not self._end:
-                line.say(f"Interrupted: the run is paused after {self.done} of {self.steps} steps. Nothing is lost; run this again to go on.")
+                line.say(
+                    f"Interrupted: the run is paused after {self.done} of {self.steps} steps. Nothing is lost; run this again to go on."
+                )
             raise
         line.update(last=True)
         return self._outcome(line)
@@ -238,29 +289,41 @@ class LiveRun(Worker):
             if isinstance(self.exception, Exception):
                 raise self.exception.with_traceback(self._traceback)
             # SystemExit in a judge must not end the reader's kernel, nor pass for success
-            raise RuntimeError(f"the run ended in {type(self.exception).__name__}: {self.exception}") from self.exception
+            raise RuntimeError(
+                f"the run ended in {type(self.exception).__name__}: {self.exception}"
+            ) from self.exception
         history = self.trainer.history
         if self._end == "stopped":
             line.say(f"The run was stopped by hand after {self.done} of {self.steps} steps.")
         elif len(history.records) < self.first + self.steps:
-            raise RuntimeError(f"the history holds {len(history.records) - self.first} of the {self.steps} steps asked for")
+            raise RuntimeError(
+                f"the history holds {len(history.records) - self.first} of the {self.steps} steps asked for"
+            )
         return history
 
     def _refuse_second_driver(self) -> None:
         other = _drivers.get(id(self.trainer))
         if other is not None and other is not self and not other._end:
-            raise RuntimeError(f"another run drives this trainer: {other!r}; stop() that one first, or build a trainer of its own")
+            raise RuntimeError(
+                f"another run drives this trainer: {other!r}; stop() that one first, or build a trainer of its own"
+            )
 
     def _leave_wish(self, wish: str, owed: int = 0) -> None:
         with self._changed:
             if self._end:
-                raise RuntimeError(f"this run is {self._end} after {self.done} of {self.steps} steps; a new one goes on from here")
+                raise RuntimeError(
+                    f"this run is {self._end} after {self.done} of {self.steps} steps; a new one goes on from here"
+                )
             if self._wish == "stop":
                 raise RuntimeError("this run is about to stop; a new one goes on from there")
             with _claiming:
                 self._refuse_second_driver()
                 _drivers[id(self.trainer)] = self
-            self._started, self._wish, self._owed = True, wish, self._owed + owed if wish == "pause" else 0
+            self._started, self._wish, self._owed = (
+                True,
+                wish,
+                self._owed + owed if wish == "pause" else 0,
+            )
             self._work_on()
 
     def _next(self) -> Callable[[], None] | None:
@@ -269,7 +332,9 @@ class LiveRun(Worker):
             if errand := self._next_errand():
                 return errand
             if self._end or self._wish == "stop" or self.done >= self.steps:
-                if self._started and not self._last_save and self._end != "failed":  # of a step cut short nothing is saved
+                if (
+                    self._started and not self._last_save and self._end != "failed"
+                ):  # of a step cut short nothing is saved
                     self._last_save = True
                     return self._save_the_end
                 self._finish(self._end or ("finished" if self.done >= self.steps else "stopped"))
@@ -288,12 +353,18 @@ class LiveRun(Worker):
             if pending := self.pending:
                 self.trainer.apply(**pending)
                 with self._changed:  # what was chosen meanwhile waits for the next boundary
-                    self._pending = {field: v for field, v in self._pending.items() if (field, v) not in pending.items()}
+                    self._pending = {
+                        field: v
+                        for field, v in self._pending.items()
+                        if (field, v) not in pending.items()
+                    }
             if not self._watching:
                 self._watching = True
                 for watcher in self.watchers:
                     watcher(None)
-            measured = self.evaluate_every and (number % self.evaluate_every == 0 or self.done + 1 == self.steps)
+            measured = self.evaluate_every and (
+                number % self.evaluate_every == 0 or self.done + 1 == self.steps
+            )
             with unsaved(self.trainer) if measured else contextlib.nullcontext():
                 record = self.trainer.step()
                 self.done += 1
@@ -326,7 +397,9 @@ class LiveRun(Worker):
     def _fail(self, error: BaseException) -> None:
         self.exception, self._traceback, self._end = error, error.__traceback__, "failed"
         cause: BaseException | None = error
-        while cause is not None:  # what the step held, tensors above all, must not live as long as this run
+        while (
+            cause is not None
+        ):  # what the step held, tensors above all, must not live as long as this run
             traceback.clear_frames(cause.__traceback__)
             cause = cause.__cause__ or cause.__context__
 

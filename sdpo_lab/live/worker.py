@@ -62,14 +62,18 @@ class Worker:
     def _work_on(self) -> None:
         """Called with the lock held: see that there is a thread."""
         if self._thread is None:
-            thread = threading.Thread(target=self._work, args=(torch_threads(),), daemon=True, name="sdpo_lab-live-run")
+            thread = threading.Thread(
+                target=self._work, args=(torch_threads(),), daemon=True, name="sdpo_lab-live-run"
+            )
             thread.start()  # it waits for the lock; one that could not be started must not count as at work
             self._thread = thread
             _at_work.add(self)
 
     def _work(self, threads: int | None) -> None:
         if threads is not None and torch_threads() != threads:
-            sys.modules["torch"].set_num_threads(threads)  # fewer here than elsewhere would change speed and rounding
+            sys.modules["torch"].set_num_threads(
+                threads
+            )  # fewer here than elsewhere would change speed and rounding
         while todo := self._next():
             todo()
 

@@ -39,8 +39,16 @@ def list_models() -> list[dict[str, Any]]:
     return rows
 
 
-def load_model(name: str = DEFAULT, device: str = "auto", dtype: str = "auto", lora: int | Any | None = None, *, attn_implementation: str = "auto",
-               chat_template: str | None = None, chat_template_kwargs: dict[str, Any] | None = None) -> tuple[Any, Any]:
+def load_model(
+    name: str = DEFAULT,
+    device: str = "auto",
+    dtype: str = "auto",
+    lora: int | Any | None = None,
+    *,
+    attn_implementation: str = "auto",
+    chat_template: str | None = None,
+    chat_template_kwargs: dict[str, Any] | None = None,
+) -> tuple[Any, Any]:
     """(model, tokenizer) of a shipped model, a folder, or a Hub id "owner/name".
 
     device  "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", "mps"
@@ -61,49 +69,87 @@ def load_model(name: str = DEFAULT, device: str = "auto", dtype: str = "auto", l
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     if dtype not in ("auto", "float32") and (dtype != "bfloat16" or lora is None):
-        raise ValueError(f"dtype must be 'auto' or 'float32', with lora also 'bfloat16'; got {dtype!r}: half-precision weights do not train; use "
-                         "SDPOConfig(bf16=True) on a GPU")
+        raise ValueError(
+            f"dtype must be 'auto' or 'float32', with lora also 'bfloat16'; got {dtype!r}: half-precision weights do not train; use "
+            "SDPOConfig(bf16=True) on a GPU"
+        )
     check_choice("attn_implementation", attn_implementation, ("auto", "sdpa", "eager"))
     adapter = None if lora is None else lora_config(lora)
     device = pick_device(device)
     source = str(find_source(name))
-    attention = {} if attn_implementation == "auto" else {"attn_implementation": attn_implementation}
+    attention = (
+        {} if attn_implementation == "auto" else {"attn_implementation": attn_implementation}
+    )
     # the tokenizer first: what is wrong with it is known before the weights are there. float32 in memory whatever the file holds
     with quiet(), own_code_refused(name):
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         set_chat(tokenizer, name, chat_template, chat_template_kwargs)
-        model = AutoModelForCausalLM.from_pretrained(source, config=read_config(source), dtype=torch.bfloat16 if dtype == "bfloat16" else torch.float32, trust_remote_code=False,
-                                                     **attention).to(device)
+        model = AutoModelForCausalLM.from_pretrained(
+            source,
+            config=read_config(source),
+            dtype=torch.bfloat16 if dtype == "bfloat16" else torch.float32,
+            trust_remote_code=False,
+            **attention,
+        ).to(device)
     model = add_adapter(model, adapter) if adapter else model
-    if tokenizer.eos_token_id is None and getattr(model.generation_config, "eos_token_id", None) is None:
-        raise ValueError(f"{str(name)!r} names no end-of-sequence token, so its attempts would never end. Load it with transformers, set tokenizer.eos_token to the "
-                         "token that ends a turn in its chat template, and save the tokenizer into the model's folder or pass both to SDPOTrainer")
+    if (
+        tokenizer.eos_token_id is None
+        and getattr(model.generation_config, "eos_token_id", None) is None
+    ):
+        raise ValueError(
+            f"{str(name)!r} names no end-of-sequence token, so its attempts would never end. Load it with transformers, set tokenizer.eos_token to the "
+            "token that ends a turn in its chat template, and save the tokenizer into the model's folder or pass both to SDPOTrainer"
+        )
     return model, tokenizer
 
 
-def set_chat(tokenizer: Any, name: str, template: str | None, arguments: dict[str, Any] | None) -> None:
+def set_chat(
+    tokenizer: Any, name: str, template: str | None, arguments: dict[str, Any] | None
+) -> None:
     """Give a tokenizer its chat template and what the template is to read; `chat.render` uses both, and a saved tokenizer keeps them."""
     if template is not None and not isinstance(template, str):
-        raise TypeError(f"chat_template must be a string, a Jinja template; got {shown(template)} ({type(template).__name__})")
-    check_kind("chat_template_kwargs", arguments, (dict, type(None)), "a dictionary of what the template reads")
+        raise TypeError(
+            f"chat_template must be a string, a Jinja template; got {shown(template)} ({type(template).__name__})"
+        )
+    check_kind(
+        "chat_template_kwargs",
+        arguments,
+        (dict, type(None)),
+        "a dictionary of what the template reads",
+    )
     tokenizer.chat_template = tokenizer.chat_template if template is None else template
     if not tokenizer.chat_template:
-        raise ValueError(f"the tokenizer of {str(name)!r} has no chat template: it is not an instruction-tuned model, or its template lies elsewhere (see its card). "
-                         "Take an instruction-tuned one, or give the template: load_model(..., chat_template='...')")
+        raise ValueError(
+            f"the tokenizer of {str(name)!r} has no chat template: it is not an instruction-tuned model, or its template lies elsewhere (see its card). "
+            "Take an instruction-tuned one, or give the template: load_model(..., chat_template='...')"
+        )
     for key, value in (arguments or {}).items():
-        if key in ("conversation", "messages", "tokenize", "add_generation_prompt", "continue_final_message", "chat_template"):
+        if key in (
+            "conversation",
+            "messages",
+            "tokenize",
+            "add_generation_prompt",
+            "continue_final_message",
+            "chat_template",
+        ):
             raise ValueError(f"chat_template_kwargs must leave {key!r} alone, which is set here")
         if not re.search(rf"\b{re.escape(key)}\b", str(tokenizer.chat_template)):
-            raise ValueError(f"chat_template_kwargs has {key!r}, which the chat template of {str(name)!r} never reads, so it would do nothing")
+            raise ValueError(
+                f"chat_template_kwargs has {key!r}, which the chat template of {str(name)!r} never reads, so it would do nothing"
+            )
         try:
             json.dumps(value)
         except TypeError as error:
-            raise TypeError(f"chat_template_kwargs must hold what JSON can hold, to be saved with the tokenizer; {key!r} is {value!r}") from error
+            raise TypeError(
+                f"chat_template_kwargs must hold what JSON can hold, to be saved with the tokenizer; {key!r} is {value!r}"
+            ) from error
     if arguments:
         tokenizer.init_kwargs["chat_template_kwargs"] = dict(arguments)
     rendered = render(tokenizer, [{"role": "user", "content": "question"}])
     if "question" not in rendered:
-        raise ValueError(f"the chat template of {str(name)!r} does not show what the user says; it renders {rendered!r}")
+        raise ValueError(
+            f"the chat template of {str(name)!r} does not show what the user says; it renders {rendered!r}"
+        )
 
 
 def read_config(source: str | Path) -> Any:
@@ -112,15 +158,19 @@ def read_config(source: str | Path) -> Any:
 
     config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     for part in (config, *(getattr(config, name, None) for name in config.sub_configs)):
-        check_attention(f"the config of {str(source)!r}", getattr(part, "_attn_implementation", None))
+        check_attention(
+            f"the config of {str(source)!r}", getattr(part, "_attn_implementation", None)
+        )
     return config
 
 
 def check_attention(where: str, name: object) -> None:
     """Raise ValueError unless attention of this name is computed by what is installed here; None is transformers' choice."""
     if name is not None and name not in ATTENTION:
-        raise ValueError(f"{where} asks for attention of the kind {shown(name)}, which is none of {', '.join(ATTENTION)}: it would be code from elsewhere, which is never run "
-                         "here. Take the name out of the file")
+        raise ValueError(
+            f"{where} asks for attention of the kind {shown(name)}, which is none of {', '.join(ATTENTION)}: it would be code from elsewhere, which is never run "
+            "here. Take the name out of the file"
+        )
 
 
 @contextmanager
@@ -131,7 +181,9 @@ def own_code_refused(name: str):
     except ValueError as error:
         if "trust_remote_code" not in str(error):
             raise
-        raise ValueError(f"{str(name)!r} brings code of its own, which is never run here; take a model of an architecture that transformers has itself") from error
+        raise ValueError(
+            f"{str(name)!r} brings code of its own, which is never run here; take a model of an architecture that transformers has itself"
+        ) from error
 
 
 def lora_config(lora: int | Any) -> Any:
@@ -140,19 +192,34 @@ def lora_config(lora: int | Any) -> Any:
 
     if isinstance(lora, LoraConfig):
         if lora.lora_dropout:
-            raise ValueError(f"lora_dropout must be 0, got {lora.lora_dropout}: both roles must be the same function")
+            raise ValueError(
+                f"lora_dropout must be 0, got {lora.lora_dropout}: both roles must be the same function"
+            )
         return lora
     check_range("lora", lora, int, 1, 4096)
-    return LoraConfig(r=int(lora), lora_alpha=2 * int(lora), lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
+    return LoraConfig(
+        r=int(lora),
+        lora_alpha=2 * int(lora),
+        lora_dropout=0.0,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
 
 
 def add_adapter(model: Any, config: Any, seed: int = 0) -> Any:
     """The model with a fresh adapter that changes nothing yet; its random half depends on `seed`, not on the global generator."""
     from peft import get_peft_model
 
-    with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []), warnings.catch_warnings():
+    with (
+        torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []),
+        warnings.catch_warnings(),
+    ):
         # what peft says to itself: a deprecation between it and transformers, and settings that it picks or drops on its own
-        for words in ("`is_gradient_checkpointing` is deprecated", "fan_in_fan_out is set to", r"The following \w+_pattern keys"):
+        for words in (
+            "`is_gradient_checkpointing` is deprecated",
+            "fan_in_fan_out is set to",
+            r"The following \w+_pattern keys",
+        ):
             warnings.filterwarnings("ignore", words)
         torch.manual_seed(seed)
         return get_peft_model(model, config)
@@ -174,20 +241,31 @@ def quiet():
 
 def find_source(name: str) -> Path | str:
     if not isinstance(name, (str, Path)):
-        raise TypeError(f"a model's name must be a string, got {shown(name)} ({type(name).__name__}); to use a model you hold already, pass it to SDPOTrainer")
+        raise TypeError(
+            f"a model's name must be a string, got {shown(name)} ({type(name).__name__}); to use a model you hold already, pass it to SDPOTrainer"
+        )
     shipped = model_folders()
     if name in shipped:
         return shipped[name]
     if Path(name).is_dir():
         if not (Path(name) / "config.json").exists():
-            raise ValueError(f"the folder {str(name)!r} holds no config.json, so it is no model; shipped models: {', '.join(shipped)}")
+            raise ValueError(
+                f"the folder {str(name)!r} holds no config.json, so it is no model; shipped models: {', '.join(shipped)}"
+            )
         return Path(name)
-    if isinstance(name, str) and name.count("/") == 1 and all(name.split("/")) and not name.startswith((".", "~")):
+    if (
+        isinstance(name, str)
+        and name.count("/") == 1
+        and all(name.split("/"))
+        and not name.startswith((".", "~"))
+    ):
         check_hub(name)
         return name
     near = difflib.get_close_matches(str(name), shipped, 1, cutoff=0.4)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"no model {str(name)!r}: not shipped ({', '.join(shipped) or 'none are: run python -m small_models.make'}), not a folder, and not a Hub id like 'Qwen/Qwen3-0.6B'.{hint}")
+    raise ValueError(
+        f"no model {str(name)!r}: not shipped ({', '.join(shipped) or 'none are: run python -m small_models.make'}), not a folder, and not a Hub id like 'Qwen/Qwen3-0.6B'.{hint}"
+    )
 
 
 def check_hub(name: str) -> None:
@@ -198,9 +276,13 @@ def check_hub(name: str) -> None:
         return
     try:
         HfApi().model_info(name, timeout=8)
-    except Exception as error:  # any way in which the Hub says no ends in one sentence; the cause stays attached
-        raise OSError(f"the Hub model {name!r} is not in the local cache and could not be reached ({type(error).__name__}). Check the name and the "
-                      f"connection; shipped models need none: {', '.join(model_folders())}") from error
+    except (
+        Exception
+    ) as error:  # any way in which the Hub says no ends in one sentence; the cause stays attached
+        raise OSError(
+            f"the Hub model {name!r} is not in the local cache and could not be reached ({type(error).__name__}). Check the name and the "
+            f"connection; shipped models need none: {', '.join(model_folders())}"
+        ) from error
 
 
 def pick_device(device: str) -> torch.device:
@@ -209,11 +291,21 @@ def pick_device(device: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(device)
-        check_choice("device", chosen.type, ("cpu", "cuda", "mps"))  # of the others torch knows, "meta" holds no weights, and none was ever tried
+        check_choice(
+            "device", chosen.type, ("cpu", "cuda", "mps")
+        )  # of the others torch knows, "meta" holds no weights, and none was ever tried
     except (RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(f"device must be 'auto', 'cpu', 'cuda', 'cuda:<n>' or 'mps'; got {shown(device)}") from error
-    if (chosen.type == "cuda" and not torch.cuda.is_available()) or (chosen.type == "mps" and not torch.backends.mps.is_available()):
-        raise ValueError(f"device {shown(device)} is not available on this machine; use 'auto' or 'cpu'")
+        raise ValueError(
+            f"device must be 'auto', 'cpu', 'cuda', 'cuda:<n>' or 'mps'; got {shown(device)}"
+        ) from error
+    if (chosen.type == "cuda" and not torch.cuda.is_available()) or (
+        chosen.type == "mps" and not torch.backends.mps.is_available()
+    ):
+        raise ValueError(
+            f"device {shown(device)} is not available on this machine; use 'auto' or 'cpu'"
+        )
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device {shown(device)} is not there: this machine has cuda:0 to cuda:{torch.cuda.device_count() - 1}")
+        raise ValueError(
+            f"device {shown(device)} is not there: this machine has cuda:0 to cuda:{torch.cuda.device_count() - 1}"
+        )
     return chosen

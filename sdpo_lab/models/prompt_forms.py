@@ -21,10 +21,15 @@ PREDICT = "{prompt}\n\nAnswer:\n\n{attempt}\n\nWhat will be said of this answer?
 #: Between several feedbacks.
 HISTORY_JOINT = "\n\n"
 
-CONFIGS = {"paper": SDPOConfig(), "trl": SDPOConfig.preset("trl", include_environment_feedback=True)}
+CONFIGS = {
+    "paper": SDPOConfig(),
+    "trl": SDPOConfig.preset("trl", include_environment_feedback=True),
+}
 
 
-def paper(messages: Messages, solution: str = "", feedback: str = "", attempt: str = "") -> Messages:
+def paper(
+    messages: Messages, solution: str = "", feedback: str = "", attempt: str = ""
+) -> Messages:
     """The teacher's prompt in the templates of the paper (Table 2), the defaults of `SDPOConfig`."""
     return teacher_messages(messages, solution, feedback, CONFIGS["paper"], attempt)
 
@@ -36,25 +41,73 @@ def trl(messages: Messages, solution: str = "", feedback: str = "", attempt: str
 
 def hindsight(messages: Messages, feedback: str, **_: Any) -> Messages:
     """The user's next message in a block after the question."""
-    return [*messages[:-1], {**messages[-1], "content": fill(HINDSIGHT, prompt=messages[-1]["content"], feedback=feedback)}]
+    return [
+        *messages[:-1],
+        {
+            **messages[-1],
+            "content": fill(HINDSIGHT, prompt=messages[-1]["content"], feedback=feedback),
+        },
+    ]
 
 
 def two_turns(messages: Messages, feedback: str, attempt: str, **_: Any) -> Messages:
     """The conversation as it went: question, attempt, feedback; the model answers again."""
-    return [*messages, {"role": "assistant", "content": attempt}, {"role": "user", "content": feedback}]
+    return [
+        *messages,
+        {"role": "assistant", "content": attempt},
+        {"role": "user", "content": feedback},
+    ]
 
 
 def predict(messages: Messages, attempt: str, **_: Any) -> Messages:
     """Question and attempt; the model writes the feedback."""
-    return [*messages[:-1], {**messages[-1], "content": fill(PREDICT, prompt=messages[-1]["content"], attempt=attempt)}]
+    return [
+        *messages[:-1],
+        {**messages[-1], "content": fill(PREDICT, prompt=messages[-1]["content"], attempt=attempt)},
+    ]
 
 
-RENDERINGS = {"paper": paper, "trl": trl, "hindsight": hindsight, "two turns": two_turns, "predict": predict}
+RENDERINGS = {
+    "paper": paper,
+    "trl": trl,
+    "hindsight": hindsight,
+    "two turns": two_turns,
+    "predict": predict,
+}
 #: What a prompt shows. "feedback" may be a history of several; "unrelated": of another task; "permuted": on an attempt at another problem of the same
 #: task; "misleading": of somebody who meant something else.
-CONTENTS = ("nothing", "solution", "feedback", "solution and feedback", "attempt and feedback", "history", "unrelated feedback", "permuted feedback",
-            "misleading feedback")
+CONTENTS = (
+    "nothing",
+    "solution",
+    "feedback",
+    "solution and feedback",
+    "attempt and feedback",
+    "history",
+    "unrelated feedback",
+    "permuted feedback",
+    "misleading feedback",
+)
 #: Which contents each rendering has.
-FORMS = tuple((r, c) for r in ("paper", "trl") for c in CONTENTS) + tuple(
-    ("hindsight", c) for c in ("feedback", "history", "unrelated feedback", "permuted feedback", "misleading feedback")) + tuple(
-    ("two turns", c) for c in ("attempt and feedback", "unrelated feedback", "permuted feedback", "misleading feedback")) + (("predict", "attempt and feedback"),)
+FORMS = (
+    tuple((r, c) for r in ("paper", "trl") for c in CONTENTS)
+    + tuple(
+        ("hindsight", c)
+        for c in (
+            "feedback",
+            "history",
+            "unrelated feedback",
+            "permuted feedback",
+            "misleading feedback",
+        )
+    )
+    + tuple(
+        ("two turns", c)
+        for c in (
+            "attempt and feedback",
+            "unrelated feedback",
+            "permuted feedback",
+            "misleading feedback",
+        )
+    )
+    + (("predict", "attempt and feedback"),)
+)

@@ -35,7 +35,17 @@ from sdpo_lab.core.rollouts import Rollout
 from sdpo_lab.core.scoring import unwrapped
 from sdpo_lab.core.task import Problem, Task, draw_problems
 from sdpo_lab.models.loading import pick_device
-from sdpo_lab.runs.files import FORMAT, SHAPE, STATE, Damaged, alone, check_history, entry, link, sync
+from sdpo_lab.runs.files import (
+    FORMAT,
+    SHAPE,
+    STATE,
+    Damaged,
+    alone,
+    check_history,
+    entry,
+    link,
+    sync,
+)
 from sdpo_lab.runs.folder import RunFolder
 from sdpo_lab.runs.json import from_json, to_json
 from sdpo_lab.runs.model_files import adapter, read_skeleton, write_skeleton
@@ -76,7 +86,9 @@ def save(trainer: Loop, folder: str | Path, overwrite: bool = False, keep: int |
         run.path.mkdir(parents=True, exist_ok=True)
         with alone(run.path):
             if run.claim(overwrite) != others:
-                raise ValueError(f"{str(run.path)!r} was written by another process while this trainer began to save there; name another folder, or save again to overwrite")
+                raise ValueError(
+                    f"{str(run.path)!r} was written by another process while this trainer began to save there; name another folder, or save again to overwrite"
+                )
             new = run.begin(len(trainer.history))
             try:
                 if anew:
@@ -85,20 +97,37 @@ def save(trainer: Loop, folder: str | Path, overwrite: bool = False, keep: int |
                 base = write_tensors(trainer, run, new)
                 write_skeleton(trainer, new / "model")
                 if "model/adapter.json" in texts:
-                    (new / "model" / "adapter.json").write_text(texts["model/adapter.json"], encoding="utf-8")
-                files = {p.relative_to(new).as_posix(): p for p in sorted(new.rglob("*")) if p.is_file()}
-                known = {name: base if name == BASE and base else entry(p) for name, p in files.items()}
-                (new / STATE).write_text(to_json({**from_json(texts[STATE]), "history": history, "files": known}), encoding="utf-8")
+                    (new / "model" / "adapter.json").write_text(
+                        texts["model/adapter.json"], encoding="utf-8"
+                    )
+                files = {
+                    p.relative_to(new).as_posix(): p for p in sorted(new.rglob("*")) if p.is_file()
+                }
+                known = {
+                    name: base if name == BASE and base else entry(p) for name, p in files.items()
+                }
+                (new / STATE).write_text(
+                    to_json({**from_json(texts[STATE]), "history": history, "files": known}),
+                    encoding="utf-8",
+                )
                 for file in [*files.values(), new / STATE, new / "model"]:
                     sync(file)
             except BaseException:
-                shutil.rmtree(new, ignore_errors=True)  # on a full disk it would stand in the way of the next try
+                shutil.rmtree(
+                    new, ignore_errors=True
+                )  # on a full disk it would stand in the way of the next try
                 raise
             run.base = known[BASE]
             return run.publish(new, keep)
 
 
-def resume(kind: type[Loop], folder: str | Path, task: Task | None = None, device: str | None = None, step: int | None = None) -> Loop:
+def resume(
+    kind: type[Loop],
+    folder: str | Path,
+    task: Task | None = None,
+    device: str | None = None,
+    step: int | None = None,
+) -> Loop:
     """The trainer as it was saved last, or at `step`, on the device it was on unless another is named.
 
     Every file is checked against its size and sha256 before it is used, and none is used that was not there when the checkpoint was written. Raises ValueError,
@@ -114,27 +143,44 @@ def resume(kind: type[Loop], folder: str | Path, task: Task | None = None, devic
     task = find_task(saved["task"], task)
     model, tokenizer = read_skeleton(at / "model", saved["model"]["attention"])
     student = load_file(at / "student.safetensors")
-    names, tensors = dict(model.named_parameters()) | dict(model.named_buffers()), load_file(at / BASE) | student
-    odd = sorted(n for n in {*names, *tensors} if n not in names or n not in tensors or names[n].shape != tensors[n].shape)
+    names, tensors = (
+        dict(model.named_parameters()) | dict(model.named_buffers()),
+        load_file(at / BASE) | student,
+    )
+    odd = sorted(
+        n
+        for n in {*names, *tensors}
+        if n not in names or n not in tensors or names[n].shape != tensors[n].shape
+    )
     if type(unwrapped(model)).__name__ != saved["model"]["class"] or odd:
-        raise ValueError(f"{at} holds a {shown(saved['model']['class'])} with other weights than the {type(unwrapped(model)).__name__} that transformers builds of its "
-                         f"config (they differ in {odd[:5]}); the versions it was made with are in {STATE}: {shown(saved['versions'])}")
+        raise ValueError(
+            f"{at} holds a {shown(saved['model']['class'])} with other weights than the {type(unwrapped(model)).__name__} that transformers builds of its "
+            f"config (they differ in {odd[:5]}); the versions it was made with are in {STATE}: {shown(saved['versions'])}"
+        )
     for name, tensor in tensors.items():
         names[name].data = tensor
     for name, p in model.named_parameters():
         p.requires_grad_(name in student)
-    model.to(pick_device(saved["model"]["device"] if device is None else device)).train(saved["model"]["training"])
+    model.to(pick_device(saved["model"]["device"] if device is None else device)).train(
+        saved["model"]["training"]
+    )
     trainer = kind(model, tokenizer, task, SDPOConfig.from_dict(saved["config"]))
     object.__setattr__(trainer.config, "explicit", frozenset(saved["explicit"]))
     mine = trainer.teacher.copies() if trainer.teacher else {}
     for name, tensor in load_file(at / "teacher.safetensors").items():
         mine[name].data = tensor.to(mine[name].device)
     group = trainer.optimizer.param_groups[0]
-    group.update((key, value) for key, value in saved["optimizer"].items() if key in group and key != "params")
+    group.update(
+        (key, value)
+        for key, value in saved["optimizer"].items()
+        if key in group and key != "params"
+    )
     weights = trainable(model)
     for name, tensor in load_file(at / "optimizer.safetensors").items():
         weight, key = name.rsplit("/", 1)
-        trainer.optimizer.state[weights[weight]][key] = tensor if key == "step" else tensor.to(model.device)
+        trainer.optimizer.state[weights[weight]][key] = (
+            tensor if key == "step" else tensor.to(model.device)
+        )
     trainer.history = read_history(run, saved)
     for name in SHAPE["counters"]:
         setattr(trainer, name, saved["counters"][name])
@@ -169,13 +215,17 @@ def check_saveable(trainer: Loop) -> None:
     """Raise ValueError where it can be known before a step that the run could not be saved."""
     check_optimizer(trainer)
     adapter(trainer.model)
-    if not hasattr(trainer.task, "state_dict"):  # one that has a state might be moved on by the question
+    if not hasattr(
+        trainer.task, "state_dict"
+    ):  # one that has a state might be moved on by the question
         check_data(draw_problems(trainer.task, 1, "train", 0))
 
 
 def check_optimizer(trainer: Loop) -> None:
     if type(trainer.optimizer) is not torch.optim.AdamW or len(trainer.optimizer.param_groups) > 1:
-        raise ValueError(f"only the state of one AdamW parameter group can be saved; this trainer's optimizer is\n{trainer.optimizer}")
+        raise ValueError(
+            f"only the state of one AdamW parameter group can be saved; this trainer's optimizer is\n{trainer.optimizer}"
+        )
 
 
 def check_data(problems: Iterable[Problem]) -> None:
@@ -184,14 +234,20 @@ def check_data(problems: Iterable[Problem]) -> None:
         for key, value in p.data.items():
             (back,) = from_json(to_json({key: value})).values()
             if not isinstance(key, str) or not alike(value, back):
-                raise ValueError(f"a run is saved as JSON, and data[{shown(key)}] of the problem {shown(p.id)} would come back from it as {shown(back)} instead of {shown(value)}: give "
-                                 "numbers, strings, lists, and dictionaries whose keys are strings")
+                raise ValueError(
+                    f"a run is saved as JSON, and data[{shown(key)}] of the problem {shown(p.id)} would come back from it as {shown(back)} instead of {shown(value)}: give "
+                    "numbers, strings, lists, and dictionaries whose keys are strings"
+                )
 
 
 def alike(one: Any, two: Any) -> bool:
     """Equal, where nan is nan, and a tuple is no list."""
     if isinstance(one, dict):
-        return isinstance(two, dict) and one.keys() == two.keys() and all(alike(one[key], two[key]) for key in one)
+        return (
+            isinstance(two, dict)
+            and one.keys() == two.keys()
+            and all(alike(one[key], two[key]) for key in one)
+        )
     if isinstance(one, list):
         return isinstance(two, list) and len(one) == len(two) and all(map(alike, one, two))
     return bool(one == two or (one != one and two != two))
@@ -223,22 +279,35 @@ def past(trainer: Loop, run: RunFolder) -> RunFolder | None:
                 return f
             except Damaged as error:
                 if not trainer.history[0].rollouts:
-                    warnings.warn(f"{error}. The attempts of steps older than History.keep_attempts={trainer.history.keep_attempts} were in it alone, and are missing "
-                                  f"in what is saved to {str(run.path)!r}", RuntimeWarning, stacklevel=4)
+                    warnings.warn(
+                        f"{error}. The attempts of steps older than History.keep_attempts={trainer.history.keep_attempts} were in it alone, and are missing "
+                        f"in what is saved to {str(run.path)!r}",
+                        RuntimeWarning,
+                        stacklevel=4,
+                    )
     return None
 
 
 def write_tensors(trainer: Loop, run: RunFolder, new: Path) -> dict[str, Any]:
     """What is known of the weights that never change, where they were only linked; {} where they were written."""
     new.mkdir()
-    tensors = {"student": trainable(trainer.model), "teacher": trainer.teacher.copies() if trainer.teacher else {}, "optimizer": moments(trainer)}
+    tensors = {
+        "student": trainable(trainer.model),
+        "teacher": trainer.teacher.copies() if trainer.teacher else {},
+        "optimizer": moments(trainer),
+    }
     base, known = next(bases(trainer, run), (None, {}))
     if base:
         link(base, new / BASE)
     else:
-        tensors["base"] = {n: p for n, p in trainer.model.named_parameters() if not p.requires_grad} | dict(trainer.model.named_buffers())
+        tensors["base"] = {
+            n: p for n, p in trainer.model.named_parameters() if not p.requires_grad
+        } | dict(trainer.model.named_buffers())
     for part, found in tensors.items():
-        save_file({key: t.detach().cpu().contiguous().clone() for key, t in found.items()}, new / f"{part}.safetensors")
+        save_file(
+            {key: t.detach().cpu().contiguous().clone() for key, t in found.items()},
+            new / f"{part}.safetensors",
+        )
     return known
 
 
@@ -255,12 +324,19 @@ def disk_errors_explained(run: RunFolder) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        said = re.findall(r"os error (\d+)", str(error))  # tokenizers has no kind of exception for it
-        if not isinstance(error, (OSError, SafetensorError)) and not (type(error) is Exception and said):
+        said = re.findall(
+            r"os error (\d+)", str(error)
+        )  # tokenizers has no kind of exception for it
+        if not isinstance(error, (OSError, SafetensorError)) and not (
+            type(error) is Exception and said
+        ):
             raise
         number = getattr(error, "errno", None) or int((said or [5])[0])
-        raise OSError(number, f"the run could not be saved in {str(run.path)!r}: {error}. What was saved there before is whole, and the trainer holds all of its steps: "
-                              "make room or name another folder, and save again") from error
+        raise OSError(
+            number,
+            f"the run could not be saved in {str(run.path)!r}: {error}. What was saved there before is whole, and the trainer holds all of its steps: "
+            "make room or name another folder, and save again",
+        ) from error
 
 
 def trainable(model: Any) -> dict[str, torch.Tensor]:
@@ -270,12 +346,25 @@ def trainable(model: Any) -> dict[str, torch.Tensor]:
 def state(trainer: Loop) -> dict[str, Any]:
     task, model = trainer.task, trainer.model
     return {
-        "format": FORMAT, "step": len(trainer.history), "config": trainer.config.to_dict(), "explicit": sorted(trainer.config.explicit),
-        "counters": {name: getattr(trainer, name) for name in SHAPE["counters"]}, "changes": trainer.history.changes,
+        "format": FORMAT,
+        "step": len(trainer.history),
+        "config": trainer.config.to_dict(),
+        "explicit": sorted(trainer.config.explicit),
+        "counters": {name: getattr(trainer, name) for name in SHAPE["counters"]},
+        "changes": trainer.history.changes,
         "keep_attempts": trainer.history.keep_attempts,
         "optimizer": {k: v for k, v in trainer.optimizer.param_groups[0].items() if k != "params"},
-        "model": {"class": type(unwrapped(model)).__name__, "attention": model.config._attn_implementation, "device": str(model.device), "training": model.training},
-        "task": {"name": getattr(task, "name", None), "dials": getattr(task, "dials", {}), "class": type(task).__name__}
+        "model": {
+            "class": type(unwrapped(model)).__name__,
+            "attention": model.config._attn_implementation,
+            "device": str(model.device),
+            "training": model.training,
+        },
+        "task": {
+            "name": getattr(task, "name", None),
+            "dials": getattr(task, "dials", {}),
+            "class": type(task).__name__,
+        }
         | ({"state": task.state_dict()} if hasattr(task, "state_dict") else {}),
         "versions": software(),
     }
@@ -284,21 +373,36 @@ def state(trainer: Loop) -> dict[str, Any]:
 def moments(trainer: Loop) -> dict[str, torch.Tensor]:
     """AdamW's state by weight: "<name>/exp_avg", "<name>/exp_avg_sq", "<name>/step"; empty before the first step."""
     names = {id(p): name for name, p in trainable(trainer.model).items()}
-    return {f"{names[id(p)]}/{key}": value for p, values in trainer.optimizer.state.items() for key, value in values.items()}
+    return {
+        f"{names[id(p)]}/{key}": value
+        for p, values in trainer.optimizer.state.items()
+        for key, value in values.items()
+    }
 
 
 def find_task(saved: dict[str, Any], given: Task | None) -> Task:
     shipped = ReasoningGym if str(saved["name"]).startswith(PREFIX) else TASKS.get(saved["name"])
-    if given is None and shipped and shipped.__name__ == saved["class"]:  # not one in a guard, say: what its class adds is not in the name
+    if (
+        given is None and shipped and shipped.__name__ == saved["class"]
+    ):  # not one in a guard, say: what its class adds is not in the name
         if saved["dials"].get("allow_weak"):
-            raise ValueError(f"the run was made on {shown(saved['name'])} with allow_weak=True, which lets programs run that can do harm; pass the task to say so yourself: "
-                             "resume(folder, task=lab.load_task(...))")
+            raise ValueError(
+                f"the run was made on {shown(saved['name'])} with allow_weak=True, which lets programs run that can do harm; pass the task to say so yourself: "
+                "resume(folder, task=lab.load_task(...))"
+            )
         return load_task(saved["name"], **saved["dials"])
     if given is None:
-        raise ValueError(f"the run was made on a task of your own ({shown(saved['class'])}); pass it: SDPOTrainer.resume(folder, task=...) needs one, got None")
-    was, now = (saved["name"], saved["dials"]), (getattr(given, "name", None), from_json(to_json(getattr(given, "dials", {}))))
+        raise ValueError(
+            f"the run was made on a task of your own ({shown(saved['class'])}); pass it: SDPOTrainer.resume(folder, task=...) needs one, got None"
+        )
+    was, now = (
+        (saved["name"], saved["dials"]),
+        (getattr(given, "name", None), from_json(to_json(getattr(given, "dials", {})))),
+    )
     if was != now:
-        raise ValueError(f"the run was made on the task {shown(was[0])} with the dials {shown(was[1])}; the one given is {shown(now[0])} with {shown(now[1])}")
+        raise ValueError(
+            f"the run was made on the task {shown(was[0])} with the dials {shown(was[1])}; the one given is {shown(now[0])} with {shown(now[1])}"
+        )
     return given
 
 
@@ -306,7 +410,10 @@ def find_task(saved: dict[str, Any], given: Task | None) -> Task:
 
 
 def read_history(run: RunFolder, saved: dict[str, Any]) -> History:
-    history = History(changes={int(step): fields for step, fields in saved["changes"].items()}, keep_attempts=saved["keep_attempts"])
+    history = History(
+        changes={int(step): fields for step, fields in saved["changes"].items()},
+        keep_attempts=saved["keep_attempts"],
+    )
     for line in run.lines():
         history.append(read_record(line))
     return history

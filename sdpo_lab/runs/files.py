@@ -18,18 +18,32 @@ from sdpo_lab.runs.json import from_json
 
 try:
     import fcntl
-except ImportError:  # Windows: nothing keeps two processes there from saving into one folder at once
+except (
+    ImportError
+):  # Windows: nothing keeps two processes there from saving into one folder at once
     fcntl = None
 
 FORMAT = 2
 NAME = re.compile(r"checkpoint-(\d{6,})(-again)*")
 LATEST, HISTORY, STATE = "latest.json", "history.jsonl", "state.json"
-NEEDED = {"model/config.json", *(f"{part}.safetensors" for part in ("student", "teacher", "optimizer", "base"))}
+NEEDED = {
+    "model/config.json",
+    *(f"{part}.safetensors" for part in ("student", "teacher", "optimizer", "base")),
+}
 #: What a state.json holds, and of what kind; what is in these besides is checked where it is used.
 SHAPE: dict[str, Any] = {
-    "files": dict, "config": dict, "explicit": list, "counters": {name: int for name in ("skipped_steps", "bad_steps", "optimizer_steps", "halved")}, "changes": dict,
-    "keep_attempts": (int, type(None)), "optimizer": dict, "model": {"class": str, "attention": (str, type(None)), "device": str, "training": bool},
-    "task": {"name": (str, type(None)), "dials": dict, "class": str}, "versions": dict, "history": {"steps": int, "bytes": int, "sha256": str}}
+    "files": dict,
+    "config": dict,
+    "explicit": list,
+    "counters": {name: int for name in ("skipped_steps", "bad_steps", "optimizer_steps", "halved")},
+    "changes": dict,
+    "keep_attempts": (int, type(None)),
+    "optimizer": dict,
+    "model": {"class": str, "attention": (str, type(None)), "device": str, "training": bool},
+    "task": {"name": (str, type(None)), "dials": dict, "class": str},
+    "versions": dict,
+    "history": {"steps": int, "bytes": int, "sha256": str},
+}
 UNFINISHED = re.compile(rf"(checkpoint-.*|{re.escape(HISTORY)}|{re.escape(LATEST)})\.partial")
 
 
@@ -56,16 +70,31 @@ def check(at: Path, mark: str | None) -> dict[str, Any]:
         state = from_json((at / STATE).read_text(encoding="utf-8"))
         version = state["format"]
     except UNREADABLE as error:
-        raise Damaged(f"{at / STATE} cannot be read ({type(error).__name__}: {shown(str(error))})") from error
+        raise Damaged(
+            f"{at / STATE} cannot be read ({type(error).__name__}: {shown(str(error))})"
+        ) from error
     if version != FORMAT:
         versions = state.get("versions")
         by = versions.get("sdpo_lab") if isinstance(versions, dict) else None
-        raise Damaged(f"{at} has format {shown(version)}; this version reads format {FORMAT}. It was written by sdpo_lab {shown(by) if by else 'of an unknown version'}")
+        raise Damaged(
+            f"{at} has format {shown(version)}; this version reads format {FORMAT}. It was written by sdpo_lab {shown(by) if by else 'of an unknown version'}"
+        )
     if checksum(at / STATE) != mark:
-        raise Damaged(f"{at / STATE} is not the file that was written (its sha256 is not the one in {LATEST})")
+        raise Damaged(
+            f"{at / STATE} is not the file that was written (its sha256 is not the one in {LATEST})"
+        )
     check_shape(at, state, SHAPE)
-    check_shape(at, state["files"], {name: {"bytes": int, "sha256": str} for name in {*NEEDED, *state["files"]}}, "files.")
-    there = {p.relative_to(at).as_posix(): p for p in at.rglob("*") if p.is_file() and not any(part.startswith(".") for part in p.relative_to(at).parts)}
+    check_shape(
+        at,
+        state["files"],
+        {name: {"bytes": int, "sha256": str} for name in {*NEEDED, *state["files"]}},
+        "files.",
+    )
+    there = {
+        p.relative_to(at).as_posix(): p
+        for p in at.rglob("*")
+        if p.is_file() and not any(part.startswith(".") for part in p.relative_to(at).parts)
+    }
     for name, known in state["files"].items():
         if name not in there:
             raise Damaged(f"{at / name if name in NEEDED else shown(name)} is missing in {at.name}")
@@ -73,10 +102,14 @@ def check(at: Path, mark: str | None) -> dict[str, Any]:
         if file.stat().st_size != known["bytes"]:
             raise Damaged(f"{file} has {file.stat().st_size} bytes instead of {known['bytes']}")
         if checksum(file) != known["sha256"]:
-            raise Damaged(f"{file} is damaged: it has other bytes than were written (another sha256)")
+            raise Damaged(
+                f"{file} is damaged: it has other bytes than were written (another sha256)"
+            )
     strange = sorted({*there} - {STATE, HISTORY})
     if strange:  # what transformers finds beside its own files it reads
-        raise Damaged(f"{at} holds {shown(strange[0])}, which was not there when the checkpoint was written; remove it to go on")
+        raise Damaged(
+            f"{at} holds {shown(strange[0])}, which was not there when the checkpoint was written; remove it to go on"
+        )
     return state
 
 
@@ -87,7 +120,9 @@ def check_shape(at: Path, found: Any, shape: dict[str, Any], where: str = "") ->
         if isinstance(kind, dict):
             check_shape(at, value, kind, f"{where}{key}.")
         elif not isinstance(value, kind) or isinstance(value, bool) and kind is int:
-            raise Damaged(f"{at / STATE} is none that sdpo_lab wrote: {shown(where + key)} is {shown(value)}")
+            raise Damaged(
+                f"{at / STATE} is none that sdpo_lab wrote: {shown(where + key)} is {shown(value)}"
+            )
 
 
 def history_of(at: Path) -> Path:
@@ -105,9 +140,13 @@ def check_history(file: Path, known: dict[str, Any]) -> Any:
             digest.update(block)
             left -= len(block)
     if left:
-        raise Damaged(f"{file} has {known['bytes'] - left} bytes where the checkpoint needs {known['bytes']}")
+        raise Damaged(
+            f"{file} has {known['bytes'] - left} bytes where the checkpoint needs {known['bytes']}"
+        )
     if digest.hexdigest() != known["sha256"]:
-        raise Damaged(f"{file} is damaged: its first {known['bytes']} bytes are not those that were written (another sha256)")
+        raise Damaged(
+            f"{file} is damaged: its first {known['bytes']} bytes are not those that were written (another sha256)"
+        )
     return digest
 
 
@@ -125,7 +164,10 @@ def has_student(at: Path) -> bool:
 
     file = at / "student.safetensors"
     try:
-        return checksum(file) == from_json((at / STATE).read_text(encoding="utf-8"))["files"][file.name]["sha256"]
+        return (
+            checksum(file)
+            == from_json((at / STATE).read_text(encoding="utf-8"))["files"][file.name]["sha256"]
+        )
     except UNREADABLE:
         pass
     try:
@@ -167,7 +209,9 @@ def alone(folder: Path, seconds: float = 30.0) -> Iterator[None]:
                 break
             except BlockingIOError as error:
                 if time.monotonic() - began > seconds:
-                    raise OSError(errno.EBUSY, "another process has been saving there for too long") from error
+                    raise OSError(
+                        errno.EBUSY, "another process has been saving there for too long"
+                    ) from error
                 time.sleep(0.02)
             except OSError:  # a file system without locks
                 break

@@ -46,11 +46,15 @@ class RunFolder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.mine: set[str] = set()  # checksums of the state.json files this trainer wrote, or read as the past of its own run
+        self.mine: set[str] = (
+            set()
+        )  # checksums of the state.json files this trainer wrote, or read as the past of its own run
         self.history = self.path / HISTORY
         self.steps, self.bytes, self.digest = 0, 0, hashlib.sha256()  # of its own lines there
         self.newest: int | None = None  # the step of its last whole checkpoint
-        self.base: dict[str, Any] = {}  # {"bytes", "sha256"} of the weights that never change, once written
+        self.base: dict[
+            str, Any
+        ] = {}  # {"bytes", "sha256"} of the weights that never change, once written
 
     # reading
 
@@ -63,9 +67,13 @@ class RunFolder:
         try:
             pointer = self.pointer()
             if pointer is None:
-                raise ValueError(f"folder {str(self.path)!r} holds no saved run (no {LATEST}); trainer.save({str(self.path)!r}) makes one")
+                raise ValueError(
+                    f"folder {str(self.path)!r} holds no saved run (no {LATEST}); trainer.save({str(self.path)!r}) makes one"
+                )
             if pointer["checkpoint"] is None:
-                raise ValueError(f"{str(self.path)!r} holds no whole checkpoint: the first save was cut short")
+                raise ValueError(
+                    f"{str(self.path)!r} holds no whole checkpoint: the first save was cut short"
+                )
             at = self.path / (pointer["checkpoint"] if step is None else self.find(step, pointer))
             if not at.is_dir():
                 raise Damaged(f"{at.name}, which {LATEST} names, is missing in {str(self.path)!r}")
@@ -75,8 +83,14 @@ class RunFolder:
         except Damaged as error:
             raise ValueError(f"{error}; {self.salvage(at)}") from error
         # what came after it is a future that this trainer will not have
-        self.mine = {pointer["kept"][n] for n in self.there(pointer) if number(n) <= number(at.name)}
-        self.steps, self.bytes, self.base = state["history"]["steps"], state["history"]["bytes"], state["files"]["base.safetensors"]
+        self.mine = {
+            pointer["kept"][n] for n in self.there(pointer) if number(n) <= number(at.name)
+        }
+        self.steps, self.bytes, self.base = (
+            state["history"]["steps"],
+            state["history"]["bytes"],
+            state["files"]["base.safetensors"],
+        )
         self.newest = number(at.name)
         return at, state
 
@@ -84,7 +98,9 @@ class RunFolder:
         kept = self.there(pointer)
         if found := [n for n in kept if number(n) == step]:
             return found[0]
-        raise ValueError(f"{str(self.path)!r} holds no checkpoint at step {step!r}; it holds those at {', '.join(str(number(n)) for n in kept)}")
+        raise ValueError(
+            f"{str(self.path)!r} holds no checkpoint at step {step!r}; it holds those at {', '.join(str(number(n)) for n in kept)}"
+        )
 
     def lines(self) -> Iterator[str]:
         """The lines of the history that belong to the checkpoint opened; what a later save, or one that was cut short, added is left out."""
@@ -101,19 +117,29 @@ class RunFolder:
             found = json.loads(file.read_text(encoding="utf-8"))
             version = found.get("format", 1)
             if version not in (1, FORMAT):
-                raise NewerFormat(f"{file} has format {shown(version)}; this version of sdpo_lab reads format {FORMAT}. Use the version that wrote it, or name another folder")
-            name, kept = found["checkpoint"], found.get("kept", {found["checkpoint"]: None})  # format 1 kept one
+                raise NewerFormat(
+                    f"{file} has format {shown(version)}; this version of sdpo_lab reads format {FORMAT}. Use the version that wrote it, or name another folder"
+                )
+            name, kept = (
+                found["checkpoint"],
+                found.get("kept", {found["checkpoint"]: None}),
+            )  # format 1 kept one
             if not all(NAME.fullmatch(n) for n in kept) or name is not None and name not in kept:
                 raise ValueError(f"it names {name!r} among {sorted(kept)}")
         except NewerFormat:
             raise
         except UNREADABLE as error:
-            raise Damaged(f"{file} is damaged ({type(error).__name__}: {shown(str(error))})") from error
+            raise Damaged(
+                f"{file} is damaged ({type(error).__name__}: {shown(str(error))})"
+            ) from error
         return {"checkpoint": name, "kept": kept}
 
     def there(self, pointer: dict[str, Any] | None) -> list[str]:
         """The checkpoints of the run that nobody has deleted, oldest first."""
-        return sorted((n for n in (pointer["kept"] if pointer else ()) if (self.path / n).is_dir()), key=number)
+        return sorted(
+            (n for n in (pointer["kept"] if pointer else ()) if (self.path / n).is_dir()),
+            key=number,
+        )
 
     def own(self) -> dict[str, str]:
         """The checkpoints there that this trainer wrote or was resumed from, with the checksums of their state.json; oldest first."""
@@ -121,7 +147,9 @@ class RunFolder:
             pointer = self.pointer()
         except Damaged:
             return {}
-        return {n: pointer["kept"][n] for n in self.there(pointer) if pointer["kept"][n] in self.mine}
+        return {
+            n: pointer["kept"][n] for n in self.there(pointer) if pointer["kept"][n] in self.mine
+        }
 
     def salvage(self, at: Path) -> str:
         """What can be had of this folder in spite of a fault at `at`, in words."""
@@ -129,16 +157,27 @@ class RunFolder:
             listed = self.there(self.pointer())
         except Damaged:
             listed = []
-        found = sorted((p for p in self.path.glob("checkpoint-*") if NAME.fullmatch(p.name)), key=lambda p: number(p.name), reverse=True)
+        found = sorted(
+            (p for p in self.path.glob("checkpoint-*") if NAME.fullmatch(p.name)),
+            key=lambda p: number(p.name),
+            reverse=True,
+        )
         for p in found:
             if p != at and run_files.is_whole(p):
-                pointer = to_json({"format": FORMAT, "checkpoint": p.name, "kept": {p.name: checksum(p / STATE)}})
-                return (f"{p.name} is whole: SDPOTrainer.resume({str(self.path)!r}, step={number(p.name)}) goes on from there" if p.name in listed else
-                        f"{p.name} is whole: with the line {pointer} as {LATEST} it can be resumed")
+                pointer = to_json(
+                    {"format": FORMAT, "checkpoint": p.name, "kept": {p.name: checksum(p / STATE)}}
+                )
+                return (
+                    f"{p.name} is whole: SDPOTrainer.resume({str(self.path)!r}, step={number(p.name)}) goes on from there"
+                    if p.name in listed
+                    else f"{p.name} is whole: with the line {pointer} as {LATEST} it can be resumed"
+                )
         for p in found:
             if run_files.has_student(p):
-                return (f"the weights of the student of {p.name} are whole: model.load_state_dict(safetensors.torch.load_file("
-                        f"{str(p / 'student.safetensors')!r}), strict=False) puts them into a model built as the one the run began from")
+                return (
+                    f"the weights of the student of {p.name} are whole: model.load_state_dict(safetensors.torch.load_file("
+                    f"{str(p / 'student.safetensors')!r}), strict=False) puts them into a model built as the one the run began from"
+                )
         return "nothing else of the run is whole"
 
     # writing
@@ -151,20 +190,38 @@ class RunFolder:
             pointer = self.pointer()
         except Damaged as error:
             if not overwrite:
-                raise ValueError(f"{error}; {self.salvage(self.path)}. Name another folder, or say overwrite=True to lose what is in this one") from error
+                raise ValueError(
+                    f"{error}; {self.salvage(self.path)}. Name another folder, or say overwrite=True to lose what is in this one"
+                ) from error
             return []
         # folders named checkpoint-... are others' too, of transformers for one, and what a save leaves behind it deletes
         own = {HISTORY, LATEST, *pointer["kept"]} if pointer else set()
-        strange = [p.name for p in self.path.glob("[!.]*")
-                   if not (p.name in own or UNFINISHED.fullmatch(p.name) or pointer and NAME.fullmatch(p.name) and (p / STATE).exists())]
+        strange = [
+            p.name
+            for p in self.path.glob("[!.]*")
+            if not (
+                p.name in own
+                or UNFINISHED.fullmatch(p.name)
+                or pointer
+                and NAME.fullmatch(p.name)
+                and (p / STATE).exists()
+            )
+        ]
         if strange:
-            raise ValueError(f"{str(self.path)!r} holds {strange[0]!r}, which no run of sdpo_lab wrote{'' if pointer else f' (there is no {LATEST})'}; "
-                             "name a new or an empty folder")
+            raise ValueError(
+                f"{str(self.path)!r} holds {strange[0]!r}, which no run of sdpo_lab wrote{'' if pointer else f' (there is no {LATEST})'}; "
+                "name a new or an empty folder"
+            )
         others = [n for n in self.there(pointer) if pointer["kept"][n] not in self.mine]
         if others and not overwrite:
-            what = (f"has gone on without this trainer, to {others[-1]}; saving here would lose {', '.join(others)}" if self.mine
-                    else f"holds another run, at {others[-1]}; go on with it by SDPOTrainer.resume({str(self.path)!r})")
-            raise ValueError(f"{str(self.path)!r} {what}. Name another folder, or say overwrite=True to lose it")
+            what = (
+                f"has gone on without this trainer, to {others[-1]}; saving here would lose {', '.join(others)}"
+                if self.mine
+                else f"holds another run, at {others[-1]}; go on with it by SDPOTrainer.resume({str(self.path)!r})"
+            )
+            raise ValueError(
+                f"{str(self.path)!r} {what}. Name another folder, or say overwrite=True to lose it"
+            )
         return others
 
     def begin(self, step: int) -> Path:
@@ -177,13 +234,20 @@ class RunFolder:
         except Damaged:  # and to be overwritten: until then nothing is deleted
             pass
         name = f"checkpoint-{step:06d}"
-        while (self.path / name).exists():  # the same step once more: the switch must be to another name
+        while (
+            self.path / name
+        ).exists():  # the same step once more: the switch must be to another name
             name += "-again"
         shutil.rmtree(self.path / f"{name}.partial", ignore_errors=True)
         return self.path / f"{name}.partial"
 
     def holds_history(self) -> bool:
-        return self.steps > 0 and self.history == self.path / HISTORY and self.history.is_file() and self.history.stat().st_size >= self.bytes
+        return (
+            self.steps > 0
+            and self.history == self.path / HISTORY
+            and self.history.is_file()
+            and self.history.stat().st_size >= self.bytes
+        )
 
     def start_anew(self, others: list[str], source: RunFolder | None) -> None:
         """A new history file that begins with the lines in `source`; checkpoints that this save is to replace keep the old one until then."""
@@ -197,7 +261,11 @@ class RunFolder:
                     f.write(old.read(source.bytes))
         sync(partial)
         partial.replace(self.path / HISTORY)
-        self.steps, self.bytes, self.digest = (source.steps, source.bytes, source.digest.copy()) if source else (0, 0, hashlib.sha256())
+        self.steps, self.bytes, self.digest = (
+            (source.steps, source.bytes, source.digest.copy())
+            if source
+            else (0, 0, hashlib.sha256())
+        )
         self.history = self.path / HISTORY
 
     def add(self, lines: list[bytes]) -> dict[str, Any]:
@@ -218,11 +286,15 @@ class RunFolder:
     def publish(self, new: Path, keep: int | None) -> Path:
         """Rename a whole new checkpoint into place and point latest.json at it; then drop those of this run that are not among the newest `keep`."""
         at, mark = new.with_suffix(""), checksum(new / STATE)
-        kept = {n: known for n, known in self.own().items() if number(n) < number(at.name)} | {at.name: mark}
+        kept = {n: known for n, known in self.own().items() if number(n) < number(at.name)} | {
+            at.name: mark
+        }
         kept = dict([*kept.items()][-keep:] if keep else kept)
         sync(new)
         new.rename(at)
-        self.mine.add(mark)  # before the switch: an interrupt after it must not make this run another's
+        self.mine.add(
+            mark
+        )  # before the switch: an interrupt after it must not make this run another's
         self.point(at.name, kept)
         self.newest = number(at.name)
         self.clean([*kept])
@@ -230,7 +302,9 @@ class RunFolder:
 
     def point(self, name: str | None, kept: dict[str, str]) -> None:
         partial = self.path / f"{LATEST}.partial"
-        partial.write_text(to_json({"format": FORMAT, "checkpoint": name, "kept": kept}), encoding="utf-8")
+        partial.write_text(
+            to_json({"format": FORMAT, "checkpoint": name, "kept": kept}), encoding="utf-8"
+        )
         sync(partial)
         sync(self.path)  # what it names must be there first
         partial.replace(self.path / LATEST)
@@ -240,7 +314,9 @@ class RunFolder:
         """Remove what a save that was cut short left, and checkpoints that are no longer kept. What cannot be removed now goes with a later save."""
         for p in self.path.glob("checkpoint-*"):
             if p.name not in kept and p.is_dir():
-                gone = p if UNFINISHED.fullmatch(p.name) else p.with_name(f"{p.name}.partial")  # half of it deleted, it must not look like a checkpoint
+                gone = (
+                    p if UNFINISHED.fullmatch(p.name) else p.with_name(f"{p.name}.partial")
+                )  # half of it deleted, it must not look like a checkpoint
                 with contextlib.suppress(OSError):
                     p.rename(gone)
                     shutil.rmtree(gone)

@@ -22,6 +22,7 @@ def each_float(value: Any, change: Callable[[float], Any]) -> Any:
 def to_json(value: Any) -> str:
     """One line, all of it ASCII; a number that JSON lacks becomes {"not finite": "nan"}, and a dictionary that looks like that has its value in a list. A
     number of numpy becomes Python's. Raises ValueError for what is none of these."""
+
     def tidy(v: Any) -> Any:
         v = v.item() if isinstance(v, (np.number, np.bool_)) else v
         if isinstance(v, dict):
@@ -33,7 +34,9 @@ def to_json(value: Any) -> str:
     try:
         return json.dumps(tidy(value), allow_nan=False)
     except (TypeError, RecursionError) as error:
-        raise ValueError(f"a run is saved as JSON, and this is none: {error}. Problem.data, a task's dials and its state_dict() must be JSON-able") from error
+        raise ValueError(
+            f"a run is saved as JSON, and this is none: {error}. Problem.data, a task's dials and its state_dict() must be JSON-able"
+        ) from error
 
 
 def from_json(text: str) -> Any:

@@ -16,9 +16,32 @@ from sdpo_lab.runs.json import from_json
 
 #: What is saved and read of a LoRA adapter's config. The others name modules and files, or are for training that is not done here.
 LORA_FIELDS = (
-    "peft_type", "task_type", "r", "lora_alpha", "target_modules", "exclude_modules", "lora_dropout", "fan_in_fan_out", "bias", "lora_bias", "use_rslora", "use_dora", "modules_to_save",
-    "init_lora_weights", "layers_to_transform", "layers_pattern", "rank_pattern", "alpha_pattern", "layer_replication", "target_parameters", "trainable_token_indices",
-    "ensure_weight_tying", "inference_mode", "base_model_name_or_path", "revision")
+    "peft_type",
+    "task_type",
+    "r",
+    "lora_alpha",
+    "target_modules",
+    "exclude_modules",
+    "lora_dropout",
+    "fan_in_fan_out",
+    "bias",
+    "lora_bias",
+    "use_rslora",
+    "use_dora",
+    "modules_to_save",
+    "init_lora_weights",
+    "layers_to_transform",
+    "layers_pattern",
+    "rank_pattern",
+    "alpha_pattern",
+    "layer_replication",
+    "target_parameters",
+    "trainable_token_indices",
+    "ensure_weight_tying",
+    "inference_mode",
+    "base_model_name_or_path",
+    "revision",
+)
 
 
 def adapter(model: Any) -> dict[str, Any] | None:
@@ -26,8 +49,15 @@ def adapter(model: Any) -> dict[str, Any] | None:
     if not found:
         return None
     if list(found) != ["default"] or found["default"].peft_type != "LORA":
-        raise ValueError(f"only a model with one LoRA adapter named 'default' can be saved as a run; this one has {found}")
-    return lora_fields({key: sorted(value) if isinstance(value, set) else value for key, value in found["default"].to_dict().items()})
+        raise ValueError(
+            f"only a model with one LoRA adapter named 'default' can be saved as a run; this one has {found}"
+        )
+    return lora_fields(
+        {
+            key: sorted(value) if isinstance(value, set) else value
+            for key, value in found["default"].to_dict().items()
+        }
+    )
 
 
 def lora_fields(found: dict[str, Any]) -> dict[str, Any]:
@@ -37,8 +67,14 @@ def lora_fields(found: dict[str, Any]) -> dict[str, Any]:
 
     default = LoraConfig().to_dict()
     for key, value in found.items():
-        if key not in (*LORA_FIELDS, "auto_mapping", "peft_version") and value and value != default.get(key):  # those two are for other ways of loading
-            raise ValueError(f"the adapter's config has {shown(key)} = {shown(value)}, which cannot be saved and read here; of LoRA's settings these can: {', '.join(LORA_FIELDS)}")
+        if (
+            key not in (*LORA_FIELDS, "auto_mapping", "peft_version")
+            and value
+            and value != default.get(key)
+        ):  # those two are for other ways of loading
+            raise ValueError(
+                f"the adapter's config has {shown(key)} = {shown(value)}, which cannot be saved and read here; of LoRA's settings these can: {', '.join(LORA_FIELDS)}"
+            )
     return {key: value for key, value in found.items() if key in LORA_FIELDS and key in default}
 
 
@@ -53,7 +89,12 @@ def read_skeleton(folder: Path, attention: str) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
     check_attention(f"{folder.parent / STATE}", attention)
-    model = AutoModelForCausalLM.from_config(read_config(folder), trust_remote_code=False, dtype=torch.float32, attn_implementation=attention)
+    model = AutoModelForCausalLM.from_config(
+        read_config(folder),
+        trust_remote_code=False,
+        dtype=torch.float32,
+        attn_implementation=attention,
+    )
     model.generation_config = GenerationConfig.from_pretrained(folder)
     if (folder / "adapter.json").exists():
         from peft import LoraConfig
@@ -62,6 +103,8 @@ def read_skeleton(folder: Path, attention: str) -> tuple[Any, Any]:
         if not isinstance(fields, dict) or fields.pop("peft_type", None) != "LORA":
             raise ValueError(f"{folder / 'adapter.json'} is not the config of a LoRA adapter")
         lora = LoraConfig(**lora_fields(fields))
-        model.name_or_path = lora.base_model_name_or_path  # where it once came from, not where it lies now
+        model.name_or_path = (
+            lora.base_model_name_or_path
+        )  # where it once came from, not where it lies now
         model = add_adapter(model, lora)
     return model, AutoTokenizer.from_pretrained(folder, trust_remote_code=False)

@@ -27,7 +27,9 @@ class RunRecord:
     config: dict[str, Any]
     model: dict[str, str]  #: {"name": ..., "sha256": ...}
     rows: list[dict[str, float]]  #: `History.rows()`
-    evaluations: list[dict[str, Any]]  #: {"step": ..., "role": ..., "accuracy": ..., ...}, see `Evaluation.to_dict`
+    evaluations: list[
+        dict[str, Any]
+    ]  #: {"step": ..., "role": ..., "accuracy": ..., ...}, see `Evaluation.to_dict`
     changes: dict[int, dict[str, Any]] = field(default_factory=dict)  #: as in `History`
     key: str = ""  #: tells the run from the others of its sweep
     versions: dict[str, str] = field(default_factory=lambda: software())
@@ -39,7 +41,12 @@ def software() -> dict[str, str]:
     import torch
 
     return {name: version(name) for name in ("torch", "transformers", "numpy")} | {
-        "sdpo_lab": __version__, "threads": str(torch.get_num_threads()), "python": platform.python_version(), "machine": platform.machine(), "system": platform.system()}
+        "sdpo_lab": __version__,
+        "threads": str(torch.get_num_threads()),
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "system": platform.system(),
+    }
 
 
 def model_checksum(folder: str | Path) -> str:
@@ -54,7 +61,13 @@ def write_records(path: str | Path, runs: list[RunRecord]) -> None:
         fields = asdict(run)
         names = list(dict.fromkeys(name for row in run.rows for name in row))
         fields["rows"] = {name: [row.get(name) for row in run.rows] for name in names}
-        lines.append(json.dumps(each_float(fields, lambda x: float(f"{x:.6g}") if math.isfinite(x) else None), separators=(",", ":"), allow_nan=False))
+        lines.append(
+            json.dumps(
+                each_float(fields, lambda x: float(f"{x:.6g}") if math.isfinite(x) else None),
+                separators=(",", ":"),
+                allow_nan=False,
+            )
+        )
     new = Path(path).with_suffix(".new")
     new.write_text("[" + ",\n".join(lines) + "]\n", encoding="utf-8")
     new.replace(path)
@@ -68,7 +81,9 @@ def read_records(path: str | Path) -> list[RunRecord]:
     runs = json.loads(Path(path).read_text(encoding="utf-8"))
     for run in runs:
         if run.get("format") != FORMAT:
-            raise ValueError(f"{path} has format {run.get('format')!r}; this version reads format {FORMAT}")
+            raise ValueError(
+                f"{path} has format {run.get('format')!r}; this version reads format {FORMAT}"
+            )
         columns = run["rows"]
         run["config"] = SDPOConfig.from_dict(run["config"]).to_dict()
         run["rows"] = [dict(zip(columns, values)) for values in zip(*columns.values())]

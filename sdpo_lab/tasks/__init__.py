@@ -12,10 +12,25 @@ from sdpo_lab.tasks.toolcall import ToolCall
 
 TASKS = {"toolcall": ToolCall, "tinycode": TinyCode, "followup": FollowUp}
 #: The tasks that the recipe of the small models covers, with the dials that suit what it makes.
-SHIPPED: dict[str, dict[str, int]] = {"toolcall": {}, "tinycode": {}, "followup": {}, f"{PREFIX}spell_backward": dict(min_word_len=3, max_word_len=5),
-                                      f"{PREFIX}chain_sum": dict(min_terms=2, max_terms=2, min_digits=1, max_digits=2)}
+SHIPPED: dict[str, dict[str, int]] = {
+    "toolcall": {},
+    "tinycode": {},
+    "followup": {},
+    f"{PREFIX}spell_backward": dict(min_word_len=3, max_word_len=5),
+    f"{PREFIX}chain_sum": dict(min_terms=2, max_terms=2, min_digits=1, max_digits=2),
+}
 
-__all__ = ["SHIPPED", "Guard", "JudgeError", "Problem", "Task", "Verdict", "list_tasks", "load_task", "task_from_function"]
+__all__ = [
+    "SHIPPED",
+    "Guard",
+    "JudgeError",
+    "Problem",
+    "Task",
+    "Verdict",
+    "list_tasks",
+    "load_task",
+    "task_from_function",
+]
 
 
 def list_tasks() -> dict[str, str]:

@@ -14,14 +14,38 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from sdpo_lab.core.checks import check_choice, check_range, check_reward, check_task, printable, shown
-from sdpo_lab.core.task import SPLITS, Problem, Task, Verdict, as_verdict, check_problems_asked, judge_all
+from sdpo_lab.core.checks import (
+    check_choice,
+    check_range,
+    check_reward,
+    check_task,
+    printable,
+    shown,
+)
+from sdpo_lab.core.task import (
+    SPLITS,
+    Problem,
+    Task,
+    Verdict,
+    as_verdict,
+    check_problems_asked,
+    judge_all,
+)
 from sdpo_lab.tasks.conventions import is_test
 
 
-def task_from_function(problems: Iterable | Callable, judge: Callable | None = None, *, reward_funcs: Callable | list[Callable] | None = None,
-                       reward_weights: list[float] | None = None, feedback: Callable | None = None, tokenizer: Any = None, name: str = "custom",
-                       on_error: str = "raise", seconds: float | None = None) -> Task:
+def task_from_function(
+    problems: Iterable | Callable,
+    judge: Callable | None = None,
+    *,
+    reward_funcs: Callable | list[Callable] | None = None,
+    reward_weights: list[float] | None = None,
+    feedback: Callable | None = None,
+    tokenizer: Any = None,
+    name: str = "custom",
+    on_error: str = "raise",
+    seconds: float | None = None,
+) -> Task:
     """A task of your own.
 
     problems        `Problem`s, or dictionaries with "prompt" (a string or a chat), "messages" (a chat) or "question" (a string), and optionally
@@ -39,20 +63,34 @@ def task_from_function(problems: Iterable | Callable, judge: Callable | None = N
     or a prompt that is there twice where it must not, and TypeError for what is no problem.
     """
     if (judge is None) == (reward_funcs is None):
-        raise ValueError("give either judge=, a function (problem, completion) -> (reward, feedback), or reward_funcs=, one or more of TRL's reward functions")
-    for key, value in (("reward_weights", reward_weights), ("feedback", feedback), ("tokenizer", tokenizer)):
+        raise ValueError(
+            "give either judge=, a function (problem, completion) -> (reward, feedback), or reward_funcs=, one or more of TRL's reward functions"
+        )
+    for key, value in (
+        ("reward_weights", reward_weights),
+        ("feedback", feedback),
+        ("tokenizer", tokenizer),
+    ):
         if judge is not None and value is not None:
-            raise ValueError(f"{key} goes with reward_funcs; a judge of your own returns (reward, feedback) itself")
+            raise ValueError(
+                f"{key} goes with reward_funcs; a judge of your own returns (reward, feedback) itself"
+            )
     for key, value in (("judge", judge), ("feedback", feedback)):
         if value is not None and not callable(value):
-            raise TypeError(f"{key} must be a function (problem, completion), got {shown(value)} ({type(value).__name__})")
+            raise TypeError(
+                f"{key} must be a function (problem, completion), got {shown(value)} ({type(value).__name__})"
+            )
     if tokenizer is not None and not callable(tokenizer):
         raise TypeError(f"tokenizer must be the model's tokenizer, got {shown(tokenizer)}")
     if not isinstance(name, str) or not name:
         raise TypeError(f"name must be a string with something in it, got {shown(name)}")
     if judge is not None:
         return Guard(FunctionTask(problems, judge, name), on_error, seconds)
-    return Guard(RewardTask(problems, Rewards(reward_funcs, reward_weights, feedback, tokenizer), name), on_error, seconds)
+    return Guard(
+        RewardTask(problems, Rewards(reward_funcs, reward_weights, feedback, tokenizer), name),
+        on_error,
+        seconds,
+    )
 
 
 class FunctionTask:
@@ -61,7 +99,9 @@ class FunctionTask:
     def __init__(self, problems: Iterable | Callable, scorer: Callable, name: str) -> None:
         self.name, self.scorer, self.dials = name, scorer, {}
         self.source = problems if callable(problems) else None
-        self.dictionaries: bool | None = None  # do its problems come as dictionaries? A function shows it with the first it gives
+        self.dictionaries: bool | None = (
+            None  # do its problems come as dictionaries? A function shows it with the first it gives
+        )
         self.pools: dict[str, list[Problem]] = {}
         if self.source is None:
             self.pools = self.divide(self.read(problems))
@@ -69,20 +109,34 @@ class FunctionTask:
     def read(self, given: Iterable) -> list[Problem]:
         """Problems of what was given. Raises TypeError or ValueError that say which entry is wrong and how."""
         if isinstance(given, (str, dict)) or not isinstance(given, Iterable):
-            raise TypeError("problems must be a list of Problem objects or dictionaries, or a function (n, split, seed) that gives one; got "
-                            f"{type(given).__name__}: {shown(given)}")
+            raise TypeError(
+                "problems must be a list of Problem objects or dictionaries, or a function (n, split, seed) that gives one; got "
+                f"{type(given).__name__}: {shown(given)}"
+            )
         given = list(given)
-        if not all(isinstance(g, Problem) for g in given) and not all(isinstance(g, dict) for g in given):
-            raise TypeError(f"problems must all be Problem objects or all dictionaries, got {', '.join(sorted({type(g).__name__ for g in given}))}")
+        if not all(isinstance(g, Problem) for g in given) and not all(
+            isinstance(g, dict) for g in given
+        ):
+            raise TypeError(
+                f"problems must all be Problem objects or all dictionaries, got {', '.join(sorted({type(g).__name__ for g in given}))}"
+            )
         if given:
             self.dictionaries = isinstance(given[0], dict)
-        found = [as_problem(g, i, self.name) if self.dictionaries else g for i, g in enumerate(given)]
+        found = [
+            as_problem(g, i, self.name) if self.dictionaries else g for i, g in enumerate(given)
+        ]
         ids = [p.id for p in found]
         if len(set(ids)) < len(ids):
             twice = next(i for i in ids if ids.count(i) > 1)
             which = [i for i, x in enumerate(ids) if x == twice]
-            raise ValueError(f"problems {which[0]} and {which[1]} have the same id {twice!r}" + ("" if self.dictionaries is False or "id" in given[which[1]] else
-                             ", since their prompts are the same; drop one, or give each an 'id'"))
+            raise ValueError(
+                f"problems {which[0]} and {which[1]} have the same id {twice!r}"
+                + (
+                    ""
+                    if self.dictionaries is False or "id" in given[which[1]]
+                    else ", since their prompts are the same; drop one, or give each an 'id'"
+                )
+            )
         return found
 
     def divide(self, found: list[Problem]) -> dict[str, list[Problem]]:
@@ -99,7 +153,9 @@ class FunctionTask:
         train = {checksum(p.messages): p.id for p in pools["train"]}
         for p in pools["test"]:
             if checksum(p.messages) in train:
-                raise ValueError(f"the test problem {p.id!r} has the prompt of the train problem {train[checksum(p.messages)]!r}; the splits must share none")
+                raise ValueError(
+                    f"the test problem {p.id!r} has the prompt of the train problem {train[checksum(p.messages)]!r}; the splits must share none"
+                )
         return pools
 
     def problems(self, n: int, split: str = "train", seed: int = 0) -> list[Problem]:
@@ -109,9 +165,11 @@ class FunctionTask:
             return self.read(self.source(n, split, seed))
         pool, other = self.pools[split], self.pools["train" if split == "test" else "test"]
         if len(pool) < n:
-            raise ValueError(f"the task {self.name!r} has {len(pool)} {split} problems (and {len(other)} of the other split), asked for {n}. Give it more, ask "
-                             f"for fewer ({'evaluate(n=...)' if split == 'test' else 'SDPOConfig(generation_batch_size=...), which is attempts, num_generations a problem'}), "
-                             'or say in each problem which "split" it is of')
+            raise ValueError(
+                f"the task {self.name!r} has {len(pool)} {split} problems (and {len(other)} of the other split), asked for {n}. Give it more, ask "
+                f"for fewer ({'evaluate(n=...)' if split == 'test' else 'SDPOConfig(generation_batch_size=...), which is attempts, num_generations a problem'}), "
+                'or say in each problem which "split" it is of'
+            )
         return random.Random(f"{self.name}/{seed}/{split}").sample(pool, n)
 
     def shown(self, problem: Problem) -> Problem | dict[str, Any]:
@@ -124,7 +182,11 @@ class FunctionTask:
         return verdict(self.scorer(self.shown(problem), completion))
 
     def __repr__(self) -> str:
-        have = "problems by a function" if self.source else ", ".join(f"{len(pool)} {split}" for split, pool in self.pools.items())
+        have = (
+            "problems by a function"
+            if self.source
+            else ", ".join(f"{len(pool)} {split}" for split, pool in self.pools.items())
+        )
         return f"task_from_function({self.name!r}: {have})"
 
 
@@ -143,16 +205,35 @@ def as_problem(row: dict[str, Any], place: int, name: str) -> Problem:
     chat = next((row[key] for key in ("prompt", "messages", "question") if key in row), None)
     chat = [{"role": "user", "content": chat}] if isinstance(chat, str) else chat
     if chat is None:
-        raise ValueError(f"problem {place} has neither 'prompt', 'messages' nor 'question'; it has {', '.join(map(repr, row)) or 'nothing'}")
-    if not isinstance(chat, list) or not chat or not all(isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in chat):
-        raise TypeError(f"the prompt of problem {place} must be a string or a list of messages with a role and a content, both strings; got {shown(chat)}")
+        raise ValueError(
+            f"problem {place} has neither 'prompt', 'messages' nor 'question'; it has {', '.join(map(repr, row)) or 'nothing'}"
+        )
+    if (
+        not isinstance(chat, list)
+        or not chat
+        or not all(
+            isinstance(m, dict)
+            and isinstance(m.get("role"), str)
+            and isinstance(m.get("content"), str)
+            for m in chat
+        )
+    ):
+        raise TypeError(
+            f"the prompt of problem {place} must be a string or a list of messages with a role and a content, both strings; got {shown(chat)}"
+        )
     if chat[-1]["role"] != "user":
-        raise ValueError(f"the chat of problem {place} ends with the role {chat[-1]['role']!r}; it must end with what the user says, without the answer")
+        raise ValueError(
+            f"the chat of problem {place} ends with the role {chat[-1]['role']!r}; it must end with what the user says, without the answer"
+        )
     if not chat[-1]["content"].strip():
-        raise ValueError(f"the prompt of problem {place} is empty, it must say something; got {shown(chat[-1]['content'])}")
+        raise ValueError(
+            f"the prompt of problem {place} is empty, it must say something; got {shown(chat[-1]['content'])}"
+        )
     given = row.get("id")
     if given is not None and (isinstance(given, bool) or not isinstance(given, (str, int))):
-        raise TypeError(f"the id of problem {place} must be a string or a whole number, got {shown(given)}")
+        raise TypeError(
+            f"the id of problem {place} must be a string or a whole number, got {shown(given)}"
+        )
     return Problem(f"{name}-{checksum(chat)[:12]}" if given is None else str(given), chat, row)
 
 
@@ -166,7 +247,11 @@ def checksum(messages: list[dict[str, str]]) -> str:
 
 def verdict(value: Any) -> Verdict:
     """As `as_verdict`; a number alone (or a truth value) is a reward without a word."""
-    return Verdict(check_reward("reward", plain(value))) if isinstance(value, numbers.Real) else as_verdict(value)
+    return (
+        Verdict(check_reward("reward", plain(value)))
+        if isinstance(value, numbers.Real)
+        else as_verdict(value)
+    )
 
 
 def plain(number: Any) -> int | float:
@@ -187,37 +272,75 @@ class Rewards:
     in its signature is refused without a tokenizer.
     """
 
-    def __init__(self, functions: Callable | list[Callable], weights: list[float] | None, feedback: Callable | None, tokenizer: Any) -> None:
+    def __init__(
+        self,
+        functions: Callable | list[Callable],
+        weights: list[float] | None,
+        feedback: Callable | None,
+        tokenizer: Any,
+    ) -> None:
         self.functions = list(functions) if isinstance(functions, (list, tuple)) else [functions]
         self.weights = [1.0] * len(self.functions) if weights is None else list(weights)
         self.feedback, self.tokenizer, self.unscorable = feedback, tokenizer, 0
         if not self.functions:
             raise ValueError("reward_funcs must hold at least one function")
         if len(self.weights) != len(self.functions):
-            raise ValueError(f"reward_weights must have one number for each of the {len(self.functions)} reward functions, got {len(self.weights)}")
+            raise ValueError(
+                f"reward_weights must have one number for each of the {len(self.functions)} reward functions, got {len(self.weights)}"
+            )
         for w in self.weights:
             check_range("a reward weight", w, float, -1e6, 1e6)
         for f in self.functions:
             if not callable(f):
-                raise TypeError(f"a reward function must be a function, got {type(f).__name__} {f!r}; reward models are not supported")
+                raise TypeError(
+                    f"a reward function must be a function, got {type(f).__name__} {f!r}; reward models are not supported"
+                )
             if tokenizer is None and "completion_ids" in inspect.signature(f).parameters:
-                raise ValueError(f"the reward function {title(f)} reads completion_ids; pass tokenizer=, the one of the model")
+                raise ValueError(
+                    f"the reward function {title(f)} reads completion_ids; pass tokenizer=, the one of the model"
+                )
 
-    def __call__(self, problems: list[Problem], shown: list[Any], completions: list[str]) -> list[Verdict]:
-        keys = {k: None for p in problems for k in p.data if k not in ("prompt", "completion", "completion_ids")}  # in order, as a data set's columns
+    def __call__(
+        self, problems: list[Problem], shown: list[Any], completions: list[str]
+    ) -> list[Verdict]:
+        keys = {
+            k: None
+            for p in problems
+            for k in p.data
+            if k not in ("prompt", "completion", "completion_ids")
+        }  # in order, as a data set's columns
         columns = {k: [p.data.get(k) for p in problems] for k in keys} | dict(
-            prompts=[p.messages for p in problems], completions=[[{"role": "assistant", "content": c}] for c in completions],
-            completion_ids=[list(self.tokenizer(c, add_special_tokens=False).input_ids) if self.tokenizer else None for c in completions],
-            trainer_state=None, log_extra=lambda *_: None, log_metric=lambda *_: None)
-        rewards = [self.ask(f, columns, len(problems)) for f in self.functions]  # functions x attempts
+            prompts=[p.messages for p in problems],
+            completions=[[{"role": "assistant", "content": c}] for c in completions],
+            completion_ids=[
+                list(self.tokenizer(c, add_special_tokens=False).input_ids)
+                if self.tokenizer
+                else None
+                for c in completions
+            ],
+            trainer_state=None,
+            log_extra=lambda *_: None,
+            log_metric=lambda *_: None,
+        )
+        rewards = [
+            self.ask(f, columns, len(problems)) for f in self.functions
+        ]  # functions x attempts
         found = []
         for i, (problem, completion) in enumerate(zip(shown, completions)):
             parts = [w * r[i] for w, r in zip(self.weights, rewards) if r[i] is not None]
             if not parts:
                 self.unscorable += 1
                 if self.unscorable == 1:
-                    warnings.warn(f"every reward function answered None for problem {problems[i].id!r}; such attempts have reward 0 and no feedback", stacklevel=2)
-            found.append(Verdict(sum(parts), self.feedback(problem, completion) if self.feedback and parts else ""))
+                    warnings.warn(
+                        f"every reward function answered None for problem {problems[i].id!r}; such attempts have reward 0 and no feedback",
+                        stacklevel=2,
+                    )
+            found.append(
+                Verdict(
+                    sum(parts),
+                    self.feedback(problem, completion) if self.feedback and parts else "",
+                )
+            )
         return found
 
     def ask(self, function: Callable, columns: dict[str, list], n: int) -> list[float | None]:
@@ -227,11 +350,19 @@ class Rewards:
         if inspect.isawaitable(values):  # in a thread of its own: a notebook's has a loop already
             with ThreadPoolExecutor(1) as pool:
                 values = pool.submit(asyncio.run, wait_for(values)).result()
-        if isinstance(values, (str, bytes, dict)) or not isinstance(values, Iterable) or getattr(values, "ndim", 1) == 0:
-            raise TypeError(f"the reward function {title(function)} must return a list with one reward for each completion, got {shown(values)} ({type(values).__name__})")
+        if (
+            isinstance(values, (str, bytes, dict))
+            or not isinstance(values, Iterable)
+            or getattr(values, "ndim", 1) == 0
+        ):
+            raise TypeError(
+                f"the reward function {title(function)} must return a list with one reward for each completion, got {shown(values)} ({type(values).__name__})"
+            )
         values = list(values)
         if len(values) != n:
-            raise ValueError(f"the reward function {title(function)} returned {len(values)} rewards for {n} completions; it must return one each")
+            raise ValueError(
+                f"the reward function {title(function)} returned {len(values)} rewards for {n} completions; it must return one each"
+            )
         return [reward_of(function, v) for v in values]
 
 
@@ -242,7 +373,9 @@ def reward_of(function: Callable, value: Any) -> float | None:
         return None
     name = f"a reward of the reward function {title(function)}"
     if not isinstance(number, numbers.Real):
-        raise TypeError(f"{name} must be a number, or None where it does not count, got {shown(value)} ({type(value).__name__})")
+        raise TypeError(
+            f"{name} must be a number, or None where it does not count, got {shown(value)} ({type(value).__name__})"
+        )
     return None if number != number else check_reward(name, plain(number))
 
 
@@ -283,7 +416,9 @@ class Guard:
     def __init__(self, task: Task, on_error: str = "raise", seconds: float | None = None) -> None:
         check_choice("on_error", on_error, ("raise", "zero"))
         check_task(task)
-        self.seconds = None if seconds is None else check_range("seconds", seconds, float, 0.01, 86400)
+        self.seconds = (
+            None if seconds is None else check_range("seconds", seconds, float, 0.01, 86400)
+        )
         self.task, self.on_error, self.failures, self.lock = task, on_error, 0, threading.Lock()
         self.hanging: list[threading.Thread] = []  # calls that took too long and have not ended
 
@@ -302,7 +437,9 @@ class Guard:
                 together = error
         found = [self.judge_one(p, c) for p, c in zip(problems, completions)]
         if together and self.on_error == "raise":
-            raise JudgeError(f"judge_many() failed on {len(problems)} attempts together, though on none of them alone: {said(together)}") from together
+            raise JudgeError(
+                f"judge_many() failed on {len(problems)} attempts together, though on none of them alone: {said(together)}"
+            ) from together
         return found
 
     def judge_one(self, problem: Problem, completion: str) -> Verdict:
@@ -318,13 +455,17 @@ class Guard:
         with self.lock:
             self.hanging = [t for t in self.hanging if t.is_alive()]
             if len(self.hanging) >= MOST_HANGING:
-                raise TimeoutError(f"{len(self.hanging)} calls of the judge hang already, so no other one was started")
+                raise TimeoutError(
+                    f"{len(self.hanging)} calls of the judge hang already, so no other one was started"
+                )
         outcome: list[Any] = []
 
         def call() -> None:
             try:
                 outcome.append(judge_all(self.task, problems, completions))
-            except BaseException as error:  # raised again where the run waits, an interrupt or an exit too
+            except (
+                BaseException
+            ) as error:  # raised again where the run waits, an interrupt or an exit too
                 outcome.append(error)
 
         thread = threading.Thread(target=call, name="sdpo_lab judge", daemon=True)
@@ -333,23 +474,36 @@ class Guard:
         if not outcome:
             with self.lock:
                 self.hanging.append(thread)
-            raise TimeoutError(f"the judge was not done after seconds={self.seconds:g}; it goes on in the background")
+            raise TimeoutError(
+                f"the judge was not done after seconds={self.seconds:g}; it goes on in the background"
+            )
         if isinstance(outcome[0], BaseException):
             raise outcome[0]
         return outcome[0]
 
     def failed(self, problem: Problem, completion: str, error: Exception) -> Verdict:
-        text = completion if len(completion) <= 200 else completion[:200] + f"... ({len(completion)} characters)"
+        text = (
+            completion
+            if len(completion) <= 200
+            else completion[:200] + f"... ({len(completion)} characters)"
+        )
         what = f"the judge failed on problem {problem.id!r}, completion {text!r}: {said(error)}"
         if self.on_error == "raise":
-            raise JudgeError(what + '. Make the judge return a reward for every text, or give on_error="zero"') from error
+            raise JudgeError(
+                what + '. Make the judge return a reward for every text, or give on_error="zero"'
+            ) from error
         if sum(t.is_alive() for t in self.hanging) >= MOST_HANGING:
-            raise JudgeError(f"{MOST_HANGING} calls of the judge hang at once, so no more are started; {what}. Give the judge a time limit of its own") from error
+            raise JudgeError(
+                f"{MOST_HANGING} calls of the judge hang at once, so no more are started; {what}. Give the judge a time limit of its own"
+            ) from error
         with self.lock:
             self.failures += 1
             count = self.failures
         if str(count).strip("0") == "1":
-            warnings.warn(f"{count} attempt{'s' * (count > 1)} could not be judged and had reward 0; the last: {what}", stacklevel=2)
+            warnings.warn(
+                f"{count} attempt{'s' * (count > 1)} could not be judged and had reward 0; the last: {what}",
+                stacklevel=2,
+            )
         return Verdict(0.0)
 
     def __getattr__(self, name: str) -> Any:
@@ -358,11 +512,15 @@ class Guard:
         return getattr(self.task, name)
 
     def __repr__(self) -> str:
-        settings = ("" if self.on_error == "raise" else ", on_error='zero'") + ("" if self.seconds is None else f", seconds={self.seconds:g}")
+        settings = ("" if self.on_error == "raise" else ", on_error='zero'") + (
+            "" if self.seconds is None else f", seconds={self.seconds:g}"
+        )
         return f"Guard({self.task!r}{settings})" if settings else repr(self.task)
 
 
 def said(error: BaseException) -> str:
     """What an exception says, on one line that a terminal may show: it may quote what a model wrote."""
     text = printable(str(error))
-    return f"{type(error).__name__}: " + (text if len(text) <= 500 else f"{text[:500]}... ({len(text)} characters)")
+    return f"{type(error).__name__}: " + (
+        text if len(text) <= 500 else f"{text[:500]}... ({len(text)} characters)"
+    )

@@ -25,7 +25,10 @@ def combinations(questions: Mapping[str, Sequence[str]]) -> list[tuple[float, di
     """All (prior probability, {question: reading}) of one kind of request; the probabilities sum to one."""
     found = []
     for readings in itertools.product(*questions.values()):
-        p = math.prod(PRIOR[list(options).index(r)] / sum(PRIOR[: len(options)]) for options, r in zip(questions.values(), readings))
+        p = math.prod(
+            PRIOR[list(options).index(r)] / sum(PRIOR[: len(options)])
+            for options, r in zip(questions.values(), readings)
+        )
         found.append((p, dict(zip(questions, readings))))
     return found
 
@@ -35,13 +38,18 @@ def draw_from_prior(questions: Mapping[str, Sequence[str]], rng: random.Random) 
     return {q: rng.choices(options, PRIOR[: len(options)])[0] for q, options in questions.items()}
 
 
-def draw_convention(kinds: Mapping[str, Mapping[str, Sequence[str]]], name: str, seed: int, base_accuracy: float) -> Convention:
+def draw_convention(
+    kinds: Mapping[str, Mapping[str, Sequence[str]]], name: str, seed: int, base_accuracy: float
+) -> Convention:
     """The convention of one task: of every kind, readings whose probability under the prior is near `base_accuracy` (on a log scale, one
     factor 1.5 = one standard deviation), so that a learner who knows the prior alone is right about that often."""
     rng, convention = random.Random(f"{name}/convention/{seed}"), {}
     for kind, questions in kinds.items():
         every = combinations(questions)
-        weights = [math.exp(-0.5 * (math.log(p / base_accuracy) / math.log(1.5)) ** 2) + 1e-12 for p, _ in every]
+        weights = [
+            math.exp(-0.5 * (math.log(p / base_accuracy) / math.log(1.5)) ** 2) + 1e-12
+            for p, _ in every
+        ]
         convention[kind] = rng.choices([readings for _, readings in every], weights)[0]
     return convention
 
@@ -59,6 +67,8 @@ def draw_different(draw: Any, n: int, what: str) -> list[Any]:
         problem = draw()
         repeats = repeats + 1 if problem.id in found else 0
         if repeats > 500:  # nearly all there are have been drawn
-            raise ValueError(f"this task has only about {len(found)} different {what} problems; asked for {n}")
+            raise ValueError(
+                f"this task has only about {len(found)} different {what} problems; asked for {n}"
+            )
         found[problem.id] = problem
     return list(found.values())

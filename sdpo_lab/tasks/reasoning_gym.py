@@ -33,7 +33,9 @@ ARITHMETIC = ("countdown", "puzzle24")
 FORMULA = ("intermediate_integration", "polynomial_multiplication", "simple_integration")
 #: Data sets that teach nothing: their verifier accepts every answer (0.1.25 compares the truth of two non-empty strings).
 ACCEPTS_ALL = ("game_of_life_halting",)
-NAMES = frozenset("sin cos tan cot sec csc asin acos atan sinh cosh tanh asinh acosh atanh exp log ln sqrt Abs pi E e".split())
+NAMES = frozenset(
+    "sin cos tan cot sec csc asin acos atan sinh cosh tanh asinh acosh atanh exp log ln sqrt Abs pi E e".split()
+)
 
 
 class ReasoningGym:
@@ -57,18 +59,29 @@ class ReasoningGym:
         gym = package()
         if dataset not in names():
             near = difflib.get_close_matches(str(dataset), names(), 3, cutoff=0.4)
-            raise ValueError(f"reasoning-gym has no data set {dataset!r}; {'the nearest are ' + ', '.join(near) if near else 'it has ' + ', '.join(names())}")
+            raise ValueError(
+                f"reasoning-gym has no data set {dataset!r}; {'the nearest are ' + ', '.join(near) if near else 'it has ' + ', '.join(names())}"
+            )
         check_range("seed", seed, int, 0, 2**31 - 1)
         if not isinstance(suffix, str):
             raise TypeError(f"suffix must be a string, got {type(suffix).__name__}")
         settings = inspect.signature(gym.factory.DATASETS[dataset][1]).parameters
-        unknown_names(f"the data set {dataset!r}", config, [s for s in settings if s not in ("seed", "size")])
+        unknown_names(
+            f"the data set {dataset!r}", config, [s for s in settings if s not in ("seed", "size")]
+        )
         if dataset in ACCEPTS_ALL:
-            warnings.warn(f"the verifier of {dataset!r} accepts every answer, so nothing can be learnt from it", stacklevel=3)
+            warnings.warn(
+                f"the verifier of {dataset!r} accepts every answer, so nothing can be learnt from it",
+                stacklevel=3,
+            )
         self.dataset, self.suffix, self.config = dataset, suffix, config
         self.name, self.dials = PREFIX + dataset, dict(seed=seed, suffix=suffix, **config)
-        self.entries: OrderedDict[tuple[int, int], tuple[Any, dict]] = OrderedDict()  # (seed, index) -> data set and entry
-        self.test: dict[tuple[int, int], list[Problem]] = {}  # evaluations ask for the same ones again and again
+        self.entries: OrderedDict[tuple[int, int], tuple[Any, dict]] = (
+            OrderedDict()
+        )  # (seed, index) -> data set and entry
+        self.test: dict[
+            tuple[int, int], list[Problem]
+        ] = {}  # evaluations ask for the same ones again and again
         self.failures = self.refused = 0
         self.make(0)  # settings that do not go together are an error now
 
@@ -76,7 +89,9 @@ class ReasoningGym:
         try:
             return package().create_dataset(self.dataset, seed=seed, size=BLOCK, **self.config)
         except (AssertionError, TypeError, ValueError) as error:
-            raise ValueError(f"the data set {self.dataset!r} refuses its settings {self.config}: {error}") from error
+            raise ValueError(
+                f"the data set {self.dataset!r} refuses its settings {self.config}: {error}"
+            ) from error
 
     def problems(self, n: int, split: str = "train", seed: int = 0) -> list[Problem]:
         """`n` different problems; the same arguments always give the same ones. Raises ValueError when there are not so many."""
@@ -86,15 +101,21 @@ class ReasoningGym:
         found: dict[str, Problem] = {}
         misses = 0
         for problem in self.stream(f"{self.name}/{self.dials['seed']}/{split}/{seed}"):
-            fresh = problem is not None and problem.id not in found and is_test(problem.data["question"]) == (split == "test")
+            fresh = (
+                problem is not None
+                and problem.id not in found
+                and is_test(problem.data["question"]) == (split == "test")
+            )
             misses = 0 if fresh else misses + 1
             if fresh:
                 found[problem.id] = problem
             if len(found) == n:
                 break
             if misses > MISSES:
-                raise ValueError(f"{self.name!r} has only about {len(found)} different {split} problems with these settings; asked for {n}. Ask for fewer, or widen the "
-                                 f"data set's settings: {', '.join(inspect.signature(package().factory.DATASETS[self.dataset][1]).parameters)}")
+                raise ValueError(
+                    f"{self.name!r} has only about {len(found)} different {split} problems with these settings; asked for {n}. Ask for fewer, or widen the "
+                    f"data set's settings: {', '.join(inspect.signature(package().factory.DATASETS[self.dataset][1]).parameters)}"
+                )
         if split == "test":
             self.test = {**dict(list(self.test.items())[-3:]), (n, seed): list(found.values())}
         return list(found.values())
@@ -121,8 +142,19 @@ class ReasoningGym:
 
     def problem(self, seed: int, index: int, entry: dict) -> Problem:
         question = entry["question"]
-        data = {"dataset": self.dataset, "seed": seed, "index": index, "question": question, "answer": entry["answer"], "metadata": plain(entry["metadata"])}
-        return Problem(f"{self.dataset}-{hashlib.sha256(question.encode()).hexdigest()[:12]}", [{"role": "user", "content": question + self.suffix}], data)
+        data = {
+            "dataset": self.dataset,
+            "seed": seed,
+            "index": index,
+            "question": question,
+            "answer": entry["answer"],
+            "metadata": plain(entry["metadata"]),
+        }
+        return Problem(
+            f"{self.dataset}-{hashlib.sha256(question.encode()).hexdigest()[:12]}",
+            [{"role": "user", "content": question + self.suffix}],
+            data,
+        )
 
     def entry(self, problem: Problem) -> tuple[Any, dict]:
         """The data set and the entry itself, made again where it is not at hand. Raises ValueError when it comes out another."""
@@ -132,7 +164,9 @@ class ReasoningGym:
             self.keep(*at, data, data[at[1]])
         data, entry = self.entries[at]
         if entry["question"] != problem.data["question"]:
-            raise ValueError(f"problem {problem.id!r} comes out another one here: other settings, or another version of reasoning-gym")
+            raise ValueError(
+                f"problem {problem.id!r} comes out another one here: other settings, or another version of reasoning-gym"
+            )
         return data, entry
 
     def judge(self, problem: Problem, completion: str) -> Verdict:
@@ -160,8 +194,10 @@ def package() -> Any:
     try:
         return importlib.import_module("reasoning_gym")
     except ImportError as error:
-        raise ImportError(f"the tasks 'reasoning_gym:<name>' need the package reasoning-gym ({error}): pip install 'sdpo_lab[tasks]', or pip install "
-                          "reasoning-gym") from error
+        raise ImportError(
+            f"the tasks 'reasoning_gym:<name>' need the package reasoning-gym ({error}): pip install 'sdpo_lab[tasks]', or pip install "
+            "reasoning-gym"
+        ) from error
 
 
 def names() -> list[str]:
@@ -171,7 +207,9 @@ def names() -> list[str]:
 
 def extract(completion: str) -> str:
     """The inside of the last <answer>...</answer>, or all of it, stripped."""
-    inside = re.findall(r"<answer>(.*?)</answer>", completion[: completion.rfind("</answer>") + 9], re.S)  # behind the last end one looks in vain, and long
+    inside = re.findall(
+        r"<answer>(.*?)</answer>", completion[: completion.rfind("</answer>") + 9], re.S
+    )  # behind the last end one looks in vain, and long
     return (inside[-1] if inside else completion).strip()
 
 
@@ -182,7 +220,9 @@ def harmless(dataset: str, answer: str) -> bool:
     if len(answer) > 2000:
         return False
     if dataset in LITERAL:
-        if re.fullmatch(r"[\w\s,-]*", answer):  # no call, no operator that grows, no look at the verifier's own variables, which hold the answer
+        if re.fullmatch(
+            r"[\w\s,-]*", answer
+        ):  # no call, no operator that grows, no look at the verifier's own variables, which hold the answer
             return True
         try:
             ast.literal_eval(answer)
@@ -190,14 +230,27 @@ def harmless(dataset: str, answer: str) -> bool:
             return False
         return True
     if dataset in ARITHMETIC:
-        return re.fullmatch(r"[\d\s+*/().-]*", answer) is not None and "**" not in answer and not re.search(r"\d{13}", answer)
+        return (
+            re.fullmatch(r"[\d\s+*/().-]*", answer) is not None
+            and "**" not in answer
+            and not re.search(r"\d{13}", answer)
+        )
     words = re.findall(r"[^\W\d]\w*", answer)
-    powers = re.findall(r"(.)\s*\*\*\s*(\(\s*-?\d{1,2}(?:\s*/\s*\d{1,2})?\s*\)|-?\d{1,2}(?![\d.])|[^\W\d]\w*|\(|.|$)", answer)
-    return (re.fullmatch(r"[\w\s+*/().,-]*", answer) is not None and not re.search(r"\d{13}|\.\s*[^\W\d]|\*\*\s*-?\s*\w+\s*\*\*|\d[^\W\d]", answer)
-            and all(w in NAMES or len(w) == 1 and w not in "NOQS" for w in words)  # those are SymPy's own; "Integral" would be the question again
-            and all(exponent[:1] in ("(", "-") or exponent[:1].isalnum() for _, exponent in powers)
-            and all(exponent != "(" or base.isalpha() for base, exponent in powers)
-            and sum(base in ")0123456789" for base, _ in powers) <= 3 and answer.count("**") == len(powers))
+    powers = re.findall(
+        r"(.)\s*\*\*\s*(\(\s*-?\d{1,2}(?:\s*/\s*\d{1,2})?\s*\)|-?\d{1,2}(?![\d.])|[^\W\d]\w*|\(|.|$)",
+        answer,
+    )
+    return (
+        re.fullmatch(r"[\w\s+*/().,-]*", answer) is not None
+        and not re.search(r"\d{13}|\.\s*[^\W\d]|\*\*\s*-?\s*\w+\s*\*\*|\d[^\W\d]", answer)
+        and all(
+            w in NAMES or len(w) == 1 and w not in "NOQS" for w in words
+        )  # those are SymPy's own; "Integral" would be the question again
+        and all(exponent[:1] in ("(", "-") or exponent[:1].isalnum() for _, exponent in powers)
+        and all(exponent != "(" or base.isalpha() for base, exponent in powers)
+        and sum(base in ")0123456789" for base, _ in powers) <= 3
+        and answer.count("**") == len(powers)
+    )
 
 
 def plain(value: Any) -> Any:
@@ -208,6 +261,10 @@ def plain(value: Any) -> Any:
         return [plain(v) for v in value]
     if isinstance(value, (set, frozenset)):
         return sorted((plain(v) for v in value), key=repr)
-    if value is None or isinstance(value, (bool, str)) or (isinstance(value, (int, float)) and type(value) in (int, float)):
+    if (
+        value is None
+        or isinstance(value, (bool, str))
+        or (isinstance(value, (int, float)) and type(value) in (int, float))
+    ):
         return value
     return value.item() if hasattr(value, "item") and getattr(value, "size", 1) == 1 else str(value)

@@ -29,7 +29,9 @@ class Run:
     """What is known of one run, wherever it came from."""
 
     rows: list[dict[str, Any]]  #: as `History.rows()`
-    settings: dict[str, Any] = field(default_factory=dict)  #: fields of the config, "task" and its dials, "model"; those that are known
+    settings: dict[str, Any] = field(
+        default_factory=dict
+    )  #: fields of the config, "task" and its dials, "model"; those that are known
     changes: dict[int, dict[str, Any]] = field(default_factory=dict)
 
 
@@ -37,16 +39,22 @@ class Run:
 class Comparison(Chart):
     """A chart of runs, and below it the settings in which they differ."""
 
-    differences: dict[str, dict[str, str]] = field(default_factory=dict)  #: setting -> run -> its value in words
+    differences: dict[str, dict[str, str]] = field(
+        default_factory=dict
+    )  #: setting -> run -> its value in words
 
     def _repr_html_(self) -> str:
         return super()._repr_html_() + table(self.differences)
 
     def __repr__(self) -> str:
-        return super().__repr__() + (f"; they differ in {', '.join(self.differences)}" if self.differences else "")
+        return super().__repr__() + (
+            f"; they differ in {', '.join(self.differences)}" if self.differences else ""
+        )
 
 
-def compare(runs: Mapping[str, Any], metric: str = "success_fraction", window: int = 5, note: str = "") -> Comparison:
+def compare(
+    runs: Mapping[str, Any], metric: str = "success_fraction", window: int = 5, note: str = ""
+) -> Comparison:
     """Training curves of named runs over steps, and a table of the settings in which they differ.
 
     runs    {name: run}, a run being a trainer, a LiveRun or Dashboard, a History, a recorded run, a folder that `trainer.save` wrote (its newest
@@ -61,20 +69,34 @@ def compare(runs: Mapping[str, Any], metric: str = "success_fraction", window: i
     or cannot be read, with its name.
     """
     if not isinstance(runs, Mapping) or not runs:
-        raise ValueError(f"runs must be a dictionary {{name: run}}, e.g. compare({{'SDPO': trainer, 'GRPO': 'runs/grpo'}}); got {shown(runs)}")
+        raise ValueError(
+            f"runs must be a dictionary {{name: run}}, e.g. compare({{'SDPO': trainer, 'GRPO': 'runs/grpo'}}); got {shown(runs)}"
+        )
     if isinstance(window, bool) or not isinstance(window, int) or not 1 <= window <= 10_000:
         raise ValueError(f"window must be a whole number from 1 to 10000; got {shown(window)}")
     check_text("metric", metric, "the name of a column of History.to_frame()")
     check_text("note", note)
-    groups = {label: group for name, given in runs.items() for label, group in read(str(name), given).items()}
+    groups = {
+        label: group
+        for name, given in runs.items()
+        for label, group in read(str(name), given).items()
+    }
     lines = [draw(name, group, metric, window) for name, group in groups.items()]
     words: dict[int, list[str]] = {}
     for name, group in groups.items():
         for step, fields in sorted({s: f for run in group for s, f in run.changes.items()}.items()):
             words.setdefault(step, []).append(f"{name}: {tell(told(fields))}")
     title = metric.replace("_", " ")
-    return Comparison(f"{title} over training steps", lines, "step", title, (0, 1) if "fraction" in metric or "accuracy" in metric or metric == "reward" else None,
-                      note or f"mean over the last {window} steps; bands: lowest and highest run", {s: "; ".join(w) for s, w in words.items()}, differences(groups))
+    return Comparison(
+        f"{title} over training steps",
+        lines,
+        "step",
+        title,
+        (0, 1) if "fraction" in metric or "accuracy" in metric or metric == "reward" else None,
+        note or f"mean over the last {window} steps; bands: lowest and highest run",
+        {s: "; ".join(w) for s, w in words.items()},
+        differences(groups),
+    )
 
 
 def draw(name: str, group: list[Run], metric: str, window: int) -> Line:
@@ -83,13 +105,31 @@ def draw(name: str, group: list[Run], metric: str, window: int) -> Line:
     known = sorted({key for run in group for row in run.rows for key in row})
     if metric not in known:
         raise ValueError(f"{name!r} has no metric {metric!r}; there are {', '.join(known)}")
-    found = [{row["step"]: float(row[metric]) for row in run.rows if row.get(metric) is not None and drawn(row[metric])} for run in group]
+    found = [
+        {
+            row["step"]: float(row[metric])
+            for row in run.rows
+            if row.get(metric) is not None and drawn(row[metric])
+        }
+        for run in group
+    ]
     steps = sorted(set.intersection(*map(set, found)))
     if not steps:
-        raise ValueError(f"{name!r} has no step at which {metric!r} is a number" + (" in every one of its runs" if len(group) > 1 else ""))
+        raise ValueError(
+            f"{name!r} has no step at which {metric!r} is a number"
+            + (" in every one of its runs" if len(group) > 1 else "")
+        )
     each = [smooth([values[s] for s in steps], window) for values in found]
-    band = ([min(v) for v in zip(*each)], [max(v) for v in zip(*each)]) if len(group) > 1 else ((), ())
-    return Line(name + (f" ({len(group)} runs)" if len(group) > 1 else ""), steps, [sum(v) / len(v) for v in zip(*each)], *band, points=len(steps) == 1)
+    band = (
+        ([min(v) for v in zip(*each)], [max(v) for v in zip(*each)]) if len(group) > 1 else ((), ())
+    )
+    return Line(
+        name + (f" ({len(group)} runs)" if len(group) > 1 else ""),
+        steps,
+        [sum(v) / len(v) for v in zip(*each)],
+        *band,
+        points=len(steps) == 1,
+    )
 
 
 # what a run is
@@ -99,7 +139,9 @@ def read(name: str, given: Any) -> dict[str, list[Run]]:
     """{label: runs of one kind}: one label, except for a file of recorded runs of several kinds."""
     if isinstance(given, (str, Path)) and Path(given).suffix == ".json":
         return recorded(name, Path(given))
-    return {name: [one(name, run) for run in (given if isinstance(given, (list, tuple)) else [given])]}
+    return {
+        name: [one(name, run) for run in (given if isinstance(given, (list, tuple)) else [given])]
+    }
 
 
 def one(name: str, run: Any) -> Run:
@@ -112,32 +154,64 @@ def one(name: str, run: Any) -> Run:
     if isinstance(run, History):
         return Run(run.rows(), {}, run.changes)
     if isinstance(getattr(run, "history", None), History):
-        task, model = getattr(run, "task", None), getattr(getattr(run, "model", None), "config", None)
-        return Run(run.history.rows(), settings(run.config.to_dict(), {"name": getattr(task, "name", None) or type(task).__name__, **getattr(task, "dials", {})},
-                                                Path(getattr(model, "_name_or_path", "")).name), run.history.changes)
-    raise TypeError(f"{name!r} must be a trainer, a LiveRun or Dashboard, a History, a recorded run, a folder that trainer.save wrote, a .json file of recorded runs, or a "
-                    f"list of them; got {type(run).__name__}")
+        task, model = (
+            getattr(run, "task", None),
+            getattr(getattr(run, "model", None), "config", None),
+        )
+        return Run(
+            run.history.rows(),
+            settings(
+                run.config.to_dict(),
+                {
+                    "name": getattr(task, "name", None) or type(task).__name__,
+                    **getattr(task, "dials", {}),
+                },
+                Path(getattr(model, "_name_or_path", "")).name,
+            ),
+            run.history.changes,
+        )
+    raise TypeError(
+        f"{name!r} must be a trainer, a LiveRun or Dashboard, a History, a recorded run, a folder that trainer.save wrote, a .json file of recorded runs, or a "
+        f"list of them; got {type(run).__name__}"
+    )
 
 
 def saved(folder: Path) -> Run:
     """The newest checkpoint of a run's folder; neither weights nor attempts are kept."""
     pointer = RunFolder(folder).pointer()
     if pointer is None or pointer["checkpoint"] is None:
-        raise ValueError(f"{str(folder)!r} holds no saved run; trainer.save({str(folder)!r}) makes one")
+        raise ValueError(
+            f"{str(folder)!r} holds no saved run; trainer.save({str(folder)!r}) makes one"
+        )
     at = folder / pointer["checkpoint"]
     try:
         state = from_json((at / STATE).read_text(encoding="utf-8"))
         lines = history_of(at).read_text(encoding="utf-8").splitlines()[: state["step"]]
         records = [from_json(line) for line in lines]
-        rows = [{"step": r["step"], "reward": r["reward"], "loss": r["loss"], "seconds": r["seconds"], **r["metrics"]} for r in records]
+        rows = [
+            {
+                "step": r["step"],
+                "reward": r["reward"],
+                "loss": r["loss"],
+                "seconds": r["seconds"],
+                **r["metrics"],
+            }
+            for r in records
+        ]
         if len(rows) < state["step"]:
             raise ValueError(f"its history has {len(rows)} of {state['step']} steps")
         task = {"name": state["task"]["name"] or state["task"]["class"], **state["task"]["dials"]}
-        run = Run(rows, settings(state["config"], task), {int(step): fields for step, fields in state["changes"].items()})
+        run = Run(
+            rows,
+            settings(state["config"], task),
+            {int(step): fields for step, fields in state["changes"].items()},
+        )
         check_rows(run)
         return run
     except (OSError, KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
-        raise ValueError(f"{at} cannot be read as a saved run ({type(error).__name__}: {printable(str(error))})") from error
+        raise ValueError(
+            f"{at} cannot be read as a saved run ({type(error).__name__}: {printable(str(error))})"
+        ) from error
 
 
 def recorded(name: str, file: Path) -> dict[str, list[Run]]:
@@ -152,7 +226,9 @@ def recorded(name: str, file: Path) -> dict[str, list[Run]]:
         if not found:
             raise ValueError("it holds no run")
     except (OSError, KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
-        raise ValueError(f"{shown(str(file))} is no file of recorded runs, as sdpo_lab.records.write_records makes them ({type(error).__name__}: {printable(str(error))})") from error
+        raise ValueError(
+            f"{shown(str(file))} is no file of recorded runs, as sdpo_lab.records.write_records makes them ({type(error).__name__}: {printable(str(error))})"
+        ) from error
     for record, run in found:
         kind = {k: v for k, v in run.settings.items() if k not in ("seed", "task seed")}
         groups.setdefault((record.name, json.dumps(kind, sort_keys=True)), []).append(run)
@@ -161,22 +237,34 @@ def recorded(name: str, file: Path) -> dict[str, list[Run]]:
     labels = {}
     for (kind, _), group in groups.items():
         like = {str(n): g for n, ((other, _), g) in enumerate(groups.items()) if other == kind}
-        apart = [f"{k.replace('_', ' ')} {in_words(group, k)}" for k in differences(like) if k not in ("seed", "task seed")]
+        apart = [
+            f"{k.replace('_', ' ')} {in_words(group, k)}"
+            for k in differences(like)
+            if k not in ("seed", "task seed")
+        ]
         labels[", ".join([f"{name}: {kind}", *apart])] = group
     return labels
 
 
 def check_rows(run: Run) -> None:
     """Raise ValueError unless a run's rows can be drawn: each has a step, and nothing but numbers and None."""
-    if not isinstance(run.changes, dict) or not all(isinstance(fields, dict) for fields in run.changes.values()):
-        raise ValueError(f"its changes must be a dictionary of dictionaries, and are {shown(run.changes)}")
+    if not isinstance(run.changes, dict) or not all(
+        isinstance(fields, dict) for fields in run.changes.values()
+    ):
+        raise ValueError(
+            f"its changes must be a dictionary of dictionaries, and are {shown(run.changes)}"
+        )
     for row in run.rows:
         wrong = [v for v in row.values() if not isinstance(v, (int, float, type(None)))]
         if wrong or not isinstance(row.get("step"), int):
-            raise ValueError(f"a row of it must have a step and nothing but numbers, one has {shown(wrong[0] if wrong else row)}")
+            raise ValueError(
+                f"a row of it must have a step and nothing but numbers, one has {shown(wrong[0] if wrong else row)}"
+            )
 
 
-def settings(config: dict[str, Any], task: dict[str, Any], model: str | None = None) -> dict[str, Any]:
+def settings(
+    config: dict[str, Any], task: dict[str, Any], model: str | None = None
+) -> dict[str, Any]:
     dials = {f"task {key}": value for key, value in task.items() if key != "name"}
     return {**config, "task": task.get("name"), **dials} | ({"model": model} if model else {})
 
@@ -186,13 +274,26 @@ def settings(config: dict[str, Any], task: dict[str, Any], model: str | None = N
 
 def differences(groups: Mapping[str, list[Run]]) -> dict[str, dict[str, str]]:
     """{setting: {run: value in words}} of those in which two of them are known to differ. A dial that a run's task does not have is "none"."""
-    names = list(dict.fromkeys(key for group in groups.values() for run in group for key in run.settings))
+    names = list(
+        dict.fromkeys(key for group in groups.values() for run in group for key in run.settings)
+    )
     found = {key: {name: in_words(group, key) for name, group in groups.items()} for key in names}
-    return {key: values for key, values in found.items() if len({v for v in values.values() if v != UNKNOWN}) > 1}
+    return {
+        key: values
+        for key, values in found.items()
+        if len({v for v in values.values() if v != UNKNOWN}) > 1
+    }
 
 
 def in_words(group: list[Run], key: str) -> str:
-    values = dict.fromkeys(cut(run.settings[key]) if key in run.settings else UNKNOWN if not run.settings or key == "model" else "none" for run in group)
+    values = dict.fromkeys(
+        cut(run.settings[key])
+        if key in run.settings
+        else UNKNOWN
+        if not run.settings or key == "model"
+        else "none"
+        for run in group
+    )
     return ", ".join(values)
 
 
@@ -207,7 +308,15 @@ def table(found: Mapping[str, Mapping[str, str]]) -> str:
         return ""
     cell = 'style="text-align:left;vertical-align:top;padding:2px 18px 2px 0;white-space:pre-wrap;overflow-wrap:anywhere"'
     names = list(next(iter(found.values())))
-    head = f"<tr><th {cell}>differs</th>" + "".join(f'<th scope="col" {cell}>{html.escape(name)}</th>' for name in names) + "</tr>"
-    body = "".join(f'<tr><th scope="row" {cell}>{html.escape(key.replace("_", " "))}</th>' + "".join(f"<td {cell}>{html.escape(values[name])}</td>" for name in names) + "</tr>"
-                   for key, values in found.items())
+    head = (
+        f"<tr><th {cell}>differs</th>"
+        + "".join(f'<th scope="col" {cell}>{html.escape(name)}</th>' for name in names)
+        + "</tr>"
+    )
+    body = "".join(
+        f'<tr><th scope="row" {cell}>{html.escape(key.replace("_", " "))}</th>'
+        + "".join(f"<td {cell}>{html.escape(values[name])}</td>" for name in names)
+        + "</tr>"
+        for key, values in found.items()
+    )
     return f'<table style="font-family:sans-serif;font-size:12px;border-collapse:collapse;margin:2px 0 8px"><thead>{head}</thead><tbody>{body}</tbody></table>'

@@ -29,17 +29,39 @@ def curve(history: Any, title: str = "", note: str = "") -> Chart:
     check_text("note", note)
     records = [r for r in history.records if drawn(r.reward)]
     steps = [r.step for r in records]
-    lines = [Line(f"mean reward, over {WINDOW} steps", *thin(steps, smooth([r.reward for r in records], WINDOW)))]
+    lines = [
+        Line(
+            f"mean reward, over {WINDOW} steps",
+            *thin(steps, smooth([r.reward for r in records], WINDOW)),
+        )
+    ]
     for metric in (TEACHER, HELD_OUT, ACTIVE):
-        known = [(r.step, r.metrics[metric]) for r in records if drawn(r.metrics.get(metric, math.nan))]
+        known = [
+            (r.step, r.metrics[metric]) for r in records if drawn(r.metrics.get(metric, math.nan))
+        ]
         if known and (metric != ACTIVE or len(lines) == 1):
-            lines.append(Line(metric.replace("_", " "), *thin(*zip(*known)), points=len(known) < 40))
-    marks = {step: tell(told(fields)) for step, fields in history.changes.items() if steps and step <= steps[-1]}
+            lines.append(
+                Line(metric.replace("_", " "), *thin(*zip(*known)), points=len(known) < 40)
+            )
+    marks = {
+        step: tell(told(fields))
+        for step, fields in history.changes.items()
+        if steps and step <= steps[-1]
+    }
     values = [v for line in lines for v in line.y]
-    return Chart(title or f"{len(history.records)} steps", lines, "step", y_range=(min([0.0, *values]), max([1.0, *values])), marks=marks, note=note)
+    return Chart(
+        title or f"{len(history.records)} steps",
+        lines,
+        "step",
+        y_range=(min([0.0, *values]), max([1.0, *values])),
+        marks=marks,
+        note=note,
+    )
 
 
-def thin(x: Sequence[float], y: Sequence[float], most: int = MOST_POINTS) -> tuple[list[float], list[float]]:
+def thin(
+    x: Sequence[float], y: Sequence[float], most: int = MOST_POINTS
+) -> tuple[list[float], list[float]]:
     """At most about `most` of the points: of each stretch the lowest and the highest, so that no spike is lost, and always the last one."""
     if len(x) <= most:
         return list(x), list(y)
@@ -52,5 +74,9 @@ def thin(x: Sequence[float], y: Sequence[float], most: int = MOST_POINTS) -> tup
 
 def tell(fields: dict[str, Any]) -> str:
     """learning rate 0.001, temperature 0.9"""
-    return ", ".join(f"{name.replace('_', ' ')} {value:.3g}" if isinstance(value, float) else f"{name.replace('_', ' ')} {value}"
-                     for name, value in fields.items())
+    return ", ".join(
+        f"{name.replace('_', ' ')} {value:.3g}"
+        if isinstance(value, float)
+        else f"{name.replace('_', ' ')} {value}"
+        for name, value in fields.items()
+    )

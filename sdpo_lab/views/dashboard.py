@@ -34,7 +34,14 @@ MOST_ATTEMPTS, MOST_CHARACTERS = 8, 2000
 PRESENT = 3.0  # seconds after its last question for which a page counts as there
 
 # series of the charts: what the page calls it, and the metric of the record
-METRICS = {"held_out": STUDENT, "teacher": TEACHER, "active": "active_fraction", "entropy": "entropy", "length": "completion_length", "grad_norm": "grad_norm"}
+METRICS = {
+    "held_out": STUDENT,
+    "teacher": TEACHER,
+    "active": "active_fraction",
+    "entropy": "entropy",
+    "length": "completion_length",
+    "grad_norm": "grad_norm",
+}
 COLUMNS = ("step", "reward", "loss", *METRICS)
 
 
@@ -52,28 +59,74 @@ class Dashboard(anywidget.AnyWidget):
     Pause before another cell uses the model: it would meet weights that change under it.
     """
 
-    _esm = source("dom.js", "chart.js", "strip.js", "rewind.js", "knobs.js", "attempts.js", "dashboard.js")
+    _esm = source(
+        "dom.js", "chart.js", "strip.js", "rewind.js", "knobs.js", "attempts.js", "dashboard.js"
+    )
     _css = source("dashboard.css", "rewind.css")
-    setup = traitlets.Dict().tag(sync=True)  # what the page must know before the first answer arrives
+    setup = traitlets.Dict().tag(
+        sync=True
+    )  # what the page must know before the first answer arrives
 
-    def __init__(self, trainer: Any, steps: int = 60, seconds_between_news: float = 1.0, *, evaluate_every: int = 10, evaluate_n: int = 32,
-                 folder: str | Path | None = None, timeline: Any = None) -> None:
+    def __init__(
+        self,
+        trainer: Any,
+        steps: int = 60,
+        seconds_between_news: float = 1.0,
+        *,
+        evaluate_every: int = 10,
+        evaluate_n: int = 32,
+        folder: str | Path | None = None,
+        timeline: Any = None,
+    ) -> None:
         check_range("seconds_between_news", seconds_between_news, float, 0.1, 60)
-        if timeline is not None and not (callable(getattr(timeline, "watch", None)) and hasattr(timeline, "trainer")):
-            raise TypeError(f"timeline must be a Timeline of the same trainer, as Timeline(trainer) makes it, or None; got {shown(timeline)}")
+        if timeline is not None and not (
+            callable(getattr(timeline, "watch", None)) and hasattr(timeline, "trainer")
+        ):
+            raise TypeError(
+                f"timeline must be a Timeline of the same trainer, as Timeline(trainer) makes it, or None; got {shown(timeline)}"
+            )
         check_kind("folder", folder, (str, Path, type(None)), "the path of a folder, or None")
         if timeline is not None and timeline.trainer is not trainer:
-            raise ValueError(f"timeline must be one of the same trainer, as Timeline(trainer) makes it; got {shown(timeline)} of another one")
-        if timeline is not None and folder is not None and timeline.folder.resolve() == Path(folder).resolve():
-            raise ValueError(f"folder must be another than the timeline's, {str(folder)!r}: a run keeps its newest checkpoints only, and would delete the timeline's")
-        self.run = LiveRun(trainer, steps, evaluate_every=evaluate_every, evaluate_n=evaluate_n, folder=folder, watchers=() if timeline is None else (timeline.watch,))
+            raise ValueError(
+                f"timeline must be one of the same trainer, as Timeline(trainer) makes it; got {shown(timeline)} of another one"
+            )
+        if (
+            timeline is not None
+            and folder is not None
+            and timeline.folder.resolve() == Path(folder).resolve()
+        ):
+            raise ValueError(
+                f"folder must be another than the timeline's, {str(folder)!r}: a run keeps its newest checkpoints only, and would delete the timeline's"
+            )
+        self.run = LiveRun(
+            trainer,
+            steps,
+            evaluate_every=evaluate_every,
+            evaluate_n=evaluate_n,
+            folder=folder,
+            watchers=() if timeline is None else (timeline.watch,),
+        )
         self.timeline, self.seconds_between_news = timeline, seconds_between_news
         self._pushed = 0  # index of the first record that no message has carried
-        self._heard: tuple[float, contextvars.Context] | None = None  # when a page asked last, and on whose behalf we answered
-        self._asked: list[tuple[dict[str, Any], Future]] = []  # what takes longer than an answer may: sent with the news that finds it done
+        self._heard: tuple[float, contextvars.Context] | None = (
+            None  # when a page asked last, and on whose behalf we answered
+        )
+        self._asked: list[
+            tuple[dict[str, Any], Future]
+        ] = []  # what takes longer than an answer may: sent with the news that finds it done
         self._asking = threading.Lock()
-        super().__init__(setup={"interval": round(1000 * seconds_between_news), "first": self.run.first, "steps": steps, "knobs": knobs.knobs(trainer),
-                                "rewind": timeline is not None, "columns": COLUMNS, "evaluate": evaluate_every, "news": self.news(self.run.first)})
+        super().__init__(
+            setup={
+                "interval": round(1000 * seconds_between_news),
+                "first": self.run.first,
+                "steps": steps,
+                "knobs": knobs.knobs(trainer),
+                "rewind": timeline is not None,
+                "columns": COLUMNS,
+                "evaluate": evaluate_every,
+                "news": self.news(self.run.first),
+            }
+        )
         self.on_msg(self._on_message)
 
     def result(self) -> Any:
@@ -86,7 +139,9 @@ class Dashboard(anywidget.AnyWidget):
         def meanwhile() -> None:
             self._push()
             heard = self._heard[0] if self._heard else -math.inf
-            if heard > began - PRESENT:  # there is a page; whether its questions get through while a cell waits depends on the kernel
+            if (
+                heard > began - PRESENT
+            ):  # there is a page; whether its questions get through while a cell waits depends on the kernel
                 picture.clear()
             elif time.monotonic() - began > PRESENT:
                 picture.update(last=self.run.state in ENDED)
@@ -95,7 +150,11 @@ class Dashboard(anywidget.AnyWidget):
 
     def summary(self) -> Chart:
         """The curve so far as a picture that needs no kernel to be seen again."""
-        return curve(self.run.trainer.history, title=describe(self.run), note=" ".join(worries(self.run.trainer.history.records, self.run.trainer.config)))
+        return curve(
+            self.run.trainer.history,
+            title=describe(self.run),
+            note=" ".join(worries(self.run.trainer.history.records, self.run.trainer.config)),
+        )
 
     def __repr__(self) -> str:
         return f"Dashboard({describe(self.run)})"
@@ -108,26 +167,63 @@ class Dashboard(anywidget.AnyWidget):
         until = min(count, since + MOST_POINTS)
         warnings = worries(records[max(0, count - 200) : count], config)
         if (saving := run.trainer.autosaves) and saving.trouble:
-            warnings.append(clean(f"The run could not be saved, and goes on: {saving.trouble}", 400))
-        news = {"kind": "news", "from": since, "next": until, "count": count, "points": [point(r) for r in records[since:until]],
-                "changes": self._changes(records[since:until]), "state": run.state, "done": run.done, "steps": run.steps, "seconds": run.seconds,
-                "each": run.seconds_per_step, "knobs": self._knobs(config), "warnings": warnings,
-                "error": error_text(run.exception), "saved": saved and [saved[0], clean(saved[1].resolve(), 400)],
-                "past": spans(self.timeline.steps) if self.timeline else []}
+            warnings.append(
+                clean(f"The run could not be saved, and goes on: {saving.trouble}", 400)
+            )
+        news = {
+            "kind": "news",
+            "from": since,
+            "next": until,
+            "count": count,
+            "points": [point(r) for r in records[since:until]],
+            "changes": self._changes(records[since:until]),
+            "state": run.state,
+            "done": run.done,
+            "steps": run.steps,
+            "seconds": run.seconds,
+            "each": run.seconds_per_step,
+            "knobs": self._knobs(config),
+            "warnings": warnings,
+            "error": error_text(run.exception),
+            "saved": saved and [saved[0], clean(saved[1].resolve(), 400)],
+            "past": spans(self.timeline.steps) if self.timeline else [],
+        }
         if count and seen != count:
             news["attempts"] = {"seen": count, **newest_attempts(records[count - 1])}
         return news
 
     def _knobs(self, config: Any) -> dict[str, list[Any]]:
         """{knob: [its value at the next step, does it wait for that, why it does nothing]}"""
-        names, waiting = [k["field"] for k in (self.setup.get("knobs") or knobs.knobs(self.run.trainer))], self.run.pending
-        return {name: [knobs.value_of(name, config), any(f in waiting for f in knobs.fields_of(name)), knobs.why_idle(name, config)] for name in names}
+        names, waiting = (
+            [k["field"] for k in (self.setup.get("knobs") or knobs.knobs(self.run.trainer))],
+            self.run.pending,
+        )
+        return {
+            name: [
+                knobs.value_of(name, config),
+                any(f in waiting for f in knobs.fields_of(name)),
+                knobs.why_idle(name, config),
+            ]
+            for name in names
+        }
 
     def _changes(self, records: list[Any]) -> dict[str, dict[str, Any]]:
         """What took effect at the steps of these records; {"12": {"learning rate": 0.001}}."""
         known = self.run.trainer.history.changes
-        return {str(r.step): {clean(f, 60).replace("_", " "): finite(v) if isinstance(v, (int, float)) else clean(v, 60) for f, v in knobs.told(known[r.step]).items()}
-                for r in records if r.step in known} if known else {}
+        return (
+            {
+                str(r.step): {
+                    clean(f, 60).replace("_", " "): finite(v)
+                    if isinstance(v, (int, float))
+                    else clean(v, 60)
+                    for f, v in knobs.told(known[r.step]).items()
+                }
+                for r in records
+                if r.step in known
+            }
+            if known
+            else {}
+        )
 
     def _on_message(self, _widget: Any, message: Any, _buffers: Any) -> None:
         # may be called on any thread and at any moment: only leave wishes and read
@@ -138,7 +234,10 @@ class Dashboard(anywidget.AnyWidget):
             self._obey(message)
         except (ValueError, TypeError, RuntimeError) as error:
             notice = clean(error, 300)
-        since, seen = (value if isinstance(value, int) else 0 for value in (message.get("since"), message.get("seen")))
+        since, seen = (
+            value if isinstance(value, int) else 0
+            for value in (message.get("since"), message.get("seen"))
+        )
         news = self.news(since, seen)
         self._pushed = news["next"]
         self.send({**news, "notice": notice})
@@ -154,10 +253,16 @@ class Dashboard(anywidget.AnyWidget):
             self._ask({"kind": "saved"}, self.run.save())
         elif wish == "credit":
             step, index = whole(message, "step"), whole(message, "index")
-            self._ask({"kind": "credit", "step": step, "index": index}, self.run.errand(lambda: self._credit(step, index)))
+            self._ask(
+                {"kind": "credit", "step": step, "index": index},
+                self.run.errand(lambda: self._credit(step, index)),
+            )
         elif wish == "rewind" and self.timeline is not None:
             step = whole(message, "step")
-            self._ask({"kind": "past", "step": step}, in_background(lambda: {"picture": self.timeline.picture(step)}))
+            self._ask(
+                {"kind": "past", "step": step},
+                in_background(lambda: {"picture": self.timeline.picture(step)}),
+            )
 
     def _ask(self, what: dict[str, Any], answer: Future) -> None:
         with self._asking:
@@ -167,8 +272,11 @@ class Dashboard(anywidget.AnyWidget):
         from sdpo_lab.analysis.pictures import picture
         from sdpo_lab.live.measurements import credit_of
 
-        return {"picture": picture(credit_of(self.run.trainer, step, index)), "after": len(self.run.trainer.history.records),
-                "teacher": self.run.trainer.teacher is not None}
+        return {
+            "picture": picture(credit_of(self.run.trainer, step, index)),
+            "after": len(self.run.trainer.history.records),
+            "teacher": self.run.trainer.teacher is not None,
+        }
 
     def _send_what_is_done(self) -> None:
         with self._asking:  # two messages may be handled at once
@@ -177,17 +285,24 @@ class Dashboard(anywidget.AnyWidget):
         for what, future in done:
             error = future.exception()
             found = future.result() if error is None else None
-            self.send({**what, **(found if isinstance(found, dict) else {}), "error": error_text(error)})
+            self.send(
+                {**what, **(found if isinstance(found, dict) else {}), "error": error_text(error)}
+            )
 
     def _push(self) -> None:
         """Called by the waiting cell. Silent while questions get through; until one ever has, each push carries all a new page needs."""
         asked, context = self._heard or (-math.inf, contextvars.copy_context())
-        if time.monotonic() - asked < 1 + 2 * self.seconds_between_news and self.run.state not in ENDED:
+        if (
+            time.monotonic() - asked < 1 + 2 * self.seconds_between_news
+            and self.run.state not in ENDED
+        ):
             return
         news = self.news(self._pushed if self._heard else max(0, self.run.count - MOST_POINTS))
         # Sent in the name of the page's last question: a kernel with subshells delivers the next click to the shell that sent last,
         # and the shell of the waiting cell would let it wait.
-        context.copy().run(self.send, {**news, "cut": not self._heard, "pushed": True, "notice": ""})
+        context.copy().run(
+            self.send, {**news, "cut": not self._heard, "pushed": True, "notice": ""}
+        )
         self._pushed = news["next"]
 
 
@@ -207,7 +322,12 @@ def in_background(work: Any) -> Future:
 
 def point(record: Any) -> list[float | None]:
     """A record in the order of `COLUMNS`, to five digits; None where it has no number."""
-    return [record.step, digits(record.reward), digits(record.loss), *(digits(record.metrics.get(name)) for name in METRICS.values())]
+    return [
+        record.step,
+        digits(record.reward),
+        digits(record.loss),
+        *(digits(record.metrics.get(name)) for name in METRICS.values()),
+    ]
 
 
 def spans(steps: list[int]) -> list[list[int]]:
@@ -233,10 +353,23 @@ def newest_attempts(record: Any) -> dict[str, Any]:
     """The first group of a step as plain data; texts are cut to `MOST_CHARACTERS`."""
     rollouts = record.rollouts
     group = [r for r in rollouts if r.problem.id == rollouts[0].problem.id] if rollouts else []
-    question = group[0].problem.messages[-1]["content"] if group and group[0].problem.messages else ""
-    return {"step": record.step, "question": clean(question), "more": max(0, len(group) - MOST_ATTEMPTS),
-            "list": [{"text": clean(r.text), "feedback": clean(r.feedback), "reward": finite(r.reward), "active": bool(r.active)}
-                     for r in group[:MOST_ATTEMPTS]]}
+    question = (
+        group[0].problem.messages[-1]["content"] if group and group[0].problem.messages else ""
+    )
+    return {
+        "step": record.step,
+        "question": clean(question),
+        "more": max(0, len(group) - MOST_ATTEMPTS),
+        "list": [
+            {
+                "text": clean(r.text),
+                "feedback": clean(r.feedback),
+                "reward": finite(r.reward),
+                "active": bool(r.active),
+            }
+            for r in group[:MOST_ATTEMPTS]
+        ],
+    }
 
 
 def error_text(error: BaseException | None) -> str:
@@ -248,7 +381,9 @@ def clean(text: Any, most: int = MOST_CHARACTERS) -> str:
 
 
 def digits(value: Any) -> float | None:
-    return float(f"{value:.5g}") if isinstance(value, (int, float)) and math.isfinite(value) else None
+    return (
+        float(f"{value:.5g}") if isinstance(value, (int, float)) and math.isfinite(value) else None
+    )
 
 
 def finite(value: Any) -> Any:

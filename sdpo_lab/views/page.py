@@ -20,5 +20,9 @@ def source(*names: str) -> str:
 
 def stripped(name: str) -> str:
     text = (HERE / name).read_text(encoding="utf-8")
-    text = re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL) if name.endswith(".css") else re.sub(r"(^|  )//[^\n]*", "", text, flags=re.MULTILINE)
+    text = (
+        re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL)
+        if name.endswith(".css")
+        else re.sub(r"(^|  )//[^\n]*", "", text, flags=re.MULTILINE)
+    )
     return "\n".join(line.strip() for line in text.splitlines() if line.strip())

@@ -17,8 +17,22 @@ import anywidget
 import traitlets
 
 from sdpo_lab.analysis.credit import Credit
-from sdpo_lab.analysis.what_if import PRESETS, Rescorer, contexts, familiarity, in_words, teacher_attempts
-from sdpo_lab.core.checks import check_choice, check_kind, check_model, check_range, check_task, shown
+from sdpo_lab.analysis.what_if import (
+    PRESETS,
+    Rescorer,
+    contexts,
+    familiarity,
+    in_words,
+    teacher_attempts,
+)
+from sdpo_lab.core.checks import (
+    check_choice,
+    check_kind,
+    check_model,
+    check_range,
+    check_task,
+    shown,
+)
 from sdpo_lab.core.config import SDPOConfig
 from sdpo_lab.core.rollouts import Rollout, judge_rollouts, rollout
 from sdpo_lab.core.task import Problem, draw_problems
@@ -30,7 +44,9 @@ KEPT = 4  # attempts whose reading by the student is kept; each is two arrays of
 MOST_CHARACTERS = 8000  # of a text from the page
 SCALE = 4.0  # nats of full colour: the same for every text, so that two edits can be compared
 
-_locks: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()  # by model: messages may be handled on several threads
+_locks: weakref.WeakKeyDictionary[Any, Any] = (
+    weakref.WeakKeyDictionary()
+)  # by model: messages may be handled on several threads
 
 
 class Playground(anywidget.AnyWidget):
@@ -49,56 +65,121 @@ class Playground(anywidget.AnyWidget):
 
     _esm = source("dom.js", "token_view.js", "playground.js")
     _css = source("token_view.css", "playground.css")
-    setup = traitlets.Dict().tag(sync=True)  # what the page must know before the first answer arrives
-    state = traitlets.Dict().tag(sync=True)  # what the reader chose and wrote: the page keeps it here, so that it is there again when shown again
+    setup = traitlets.Dict().tag(
+        sync=True
+    )  # what the page must know before the first answer arrives
+    state = traitlets.Dict().tag(
+        sync=True
+    )  # what the reader chose and wrote: the page keeps it here, so that it is there again when shown again
 
-    def __init__(self, model: Any, tokenizer: Any, task: Any, *, problem: Problem | None = None, completion: str | Rollout | None = None,
-                 teacher: Any = None, config: SDPOConfig | None = None, seed: int = 0, problems: int | list[Problem] = 6) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        task: Any,
+        *,
+        problem: Problem | None = None,
+        completion: str | Rollout | None = None,
+        teacher: Any = None,
+        config: SDPOConfig | None = None,
+        seed: int = 0,
+        problems: int | list[Problem] = 6,
+    ) -> None:
         check_model(model, tokenizer)
         check_task(task)
-        check_kind("problem", problem, (Problem, type(None)), "a Problem, as task.problems() gives them")
-        check_kind("config", config, (SDPOConfig, type(None)), "an SDPOConfig, or None for the preset 'laptop'")
-        check_kind("completion", completion, (str, Rollout, type(None)), "an attempt as text, a Rollout, or None")
+        check_kind(
+            "problem", problem, (Problem, type(None)), "a Problem, as task.problems() gives them"
+        )
+        check_kind(
+            "config",
+            config,
+            (SDPOConfig, type(None)),
+            "an SDPOConfig, or None for the preset 'laptop'",
+        )
+        check_kind(
+            "completion",
+            completion,
+            (str, Rollout, type(None)),
+            "an attempt as text, a Rollout, or None",
+        )
         if completion is not None and problem is None:
             raise ValueError("completion is an attempt at a problem: pass problem= with it")
-        self.model, self.tokenizer, self.task, self.teacher, self.seed = model, tokenizer, task, teacher, seed
+        self.model, self.tokenizer, self.task, self.teacher, self.seed = (
+            model,
+            tokenizer,
+            task,
+            teacher,
+            seed,
+        )
         self.config = config or SDPOConfig.preset("laptop")
         self._lock = _locks.setdefault(model, threading.RLock())
         self.problems = choose_problems(task, problems, problem, seed)
         with self._lock:
             self.rollouts = self._sample(completion)
-        self._kept: OrderedDict[tuple[int, str | tuple[int, ...]], tuple[Rescorer, Rollout, dict]] = OrderedDict()
+        self._kept: OrderedDict[
+            tuple[int, str | tuple[int, ...]], tuple[Rescorer, Rollout, dict]
+        ] = OrderedDict()
         self._newest: dict[tuple[str, str], int] = {}  # (page, kind of question) -> its number
         self.credit: Credit | None = None
         first = self.score({"problem": 0, "attempt": 0, "preset": PRESETS[0]})
-        super().__init__(setup={"problems": [self._choices(n) for n in range(len(self.problems))], "presets": PRESETS, "first": first,
-                                "most": MOST_CHARACTERS})
+        super().__init__(
+            setup={
+                "problems": [self._choices(n) for n in range(len(self.problems))],
+                "presets": PRESETS,
+                "first": first,
+                "most": MOST_CHARACTERS,
+            }
+        )
         self.on_msg(self._on_message)
 
     def _sample(self, completion: str | Rollout | None) -> list[list[Rollout]]:
         """For each problem different attempts, failed ones first; the given one before all."""
-        found = rollout(self.model, self.tokenizer, self.problems, ATTEMPTS, self.config.temperature, self.seed,
-                        max_completion_length=self.config.max_completion_length)
+        found = rollout(
+            self.model,
+            self.tokenizer,
+            self.problems,
+            ATTEMPTS,
+            self.config.temperature,
+            self.seed,
+            max_completion_length=self.config.max_completion_length,
+        )
         if completion is not None:
-            given = completion if isinstance(completion, Rollout) else Rollout(self.problems[0], -1, completion, [])
+            given = (
+                completion
+                if isinstance(completion, Rollout)
+                else Rollout(self.problems[0], -1, completion, [])
+            )
             found.insert(0, replace(given, problem=self.problems[0], index=-1))
         judge_rollouts(self.task, found)
         groups: list[list[Rollout]] = []
         for p in self.problems:
             different = {r.text: r for r in reversed([r for r in found if r.problem.id == p.id])}
-            groups.append(sorted(different.values(), key=lambda r: (r.index >= 0, r.reward >= self.config.success_reward_threshold, r.index)))
+            groups.append(
+                sorted(
+                    different.values(),
+                    key=lambda r: (
+                        r.index >= 0,
+                        r.reward >= self.config.success_reward_threshold,
+                        r.index,
+                    ),
+                )
+            )
         return groups
 
     def _choices(self, n: int) -> dict[str, Any]:
-        return {"question": clean(self.problems[n].messages[-1]["content"]),
-                "attempts": [{"text": clean(r.text), **self._mark(r.reward)} for r in self.rollouts[n]]}
+        return {
+            "question": clean(self.problems[n].messages[-1]["content"]),
+            "attempts": [{"text": clean(r.text), **self._mark(r.reward)} for r in self.rollouts[n]],
+        }
 
     def _mark(self, reward: float) -> dict[str, Any]:
         return {"reward": reward, "right": reward >= self.config.success_reward_threshold}
 
     def __repr__(self) -> str:
-        return (f"Playground({len(self.problems)} problems of {self.task!r}): in a live notebook, an attempt and the texts its teacher is shown, to be edited. "
-                "The same without one: lab.credit(model, tokenizer, problem, completion, feedback=...) and sdpo_lab.what_if (contexts, teacher_attempts, familiarity)")
+        return (
+            f"Playground({len(self.problems)} problems of {self.task!r}): in a live notebook, an attempt and the texts its teacher is shown, to be edited. "
+            "The same without one: lab.credit(model, tokenizer, problem, completion, feedback=...) and sdpo_lab.what_if (contexts, teacher_attempts, familiarity)"
+        )
 
     # -- what the page asks for
 
@@ -107,29 +188,59 @@ class Playground(anywidget.AnyWidget):
         "solution"}. Raises TypeError for what is no dictionary, ValueError for a number, a preset or a text there is not."""
         n, rescorer, judged, found = self._attempt(asked)
         if preset := asked.get("preset"):
-            check_choice("preset", preset, PRESETS)  # the page does not know yet what the judge says of an attempt that is being typed
+            check_choice(
+                "preset", preset, PRESETS
+            )  # the page does not know yet what the judge says of an attempt that is being typed
             texts = {k: clean(v) for k, v in found.get(preset, found["nothing"]).items()}
         else:
             texts = texts_of(asked)
         self.credit = scored = rescorer.score(**texts, attempt=self._own(judged, texts))
         moves = scored.advantages
-        return {"shown": texts, "contexts": {k: {f: clean(t) for f, t in c.items()} for k, c in found.items()},
-                "verdict": {**self._mark(judged.reward), "feedback": clean(judged.feedback)}, "view": page_data([view_data(scored)], scale=SCALE),
-                "bits": finite(scored.shift_bits), "sum": finite(float(moves.sum())), "mean": finite(float(moves.mean())), "words": clean(in_words(scored)),
-                "familiar": {kind: self._familiar(text, kind) for kind, text in texts.items()}}
+        return {
+            "shown": texts,
+            "contexts": {k: {f: clean(t) for f, t in c.items()} for k, c in found.items()},
+            "verdict": {**self._mark(judged.reward), "feedback": clean(judged.feedback)},
+            "view": page_data([view_data(scored)], scale=SCALE),
+            "bits": finite(scored.shift_bits),
+            "sum": finite(float(moves.sum())),
+            "mean": finite(float(moves.mean())),
+            "words": clean(in_words(scored)),
+            "familiar": {kind: self._familiar(text, kind) for kind, text in texts.items()},
+        }
 
     def write(self, asked: dict[str, Any]) -> dict[str, Any]:
         """What the teacher would write itself under these texts: greedily, or one sample when "sample" is a number."""
         n, _, judged, _ = self._attempt(asked)
         texts = texts_of(asked)
         sample = None if asked.get("sample") is None else number(asked, "sample", 10**6)
-        r = teacher_attempts(self.model, self.tokenizer, self.problems[n], 1, **texts, attempt=self._own(judged, texts), teacher=self.teacher, task=self.task,
-                             config=self.config, temperature=0.0 if sample is None else self.config.temperature, seed=self.seed + (sample or 0))[0]
-        return {"text": clean(r.text), "feedback": clean(r.feedback), "sample": sample, **self._mark(r.reward)}
+        r = teacher_attempts(
+            self.model,
+            self.tokenizer,
+            self.problems[n],
+            1,
+            **texts,
+            attempt=self._own(judged, texts),
+            teacher=self.teacher,
+            task=self.task,
+            config=self.config,
+            temperature=0.0 if sample is None else self.config.temperature,
+            seed=self.seed + (sample or 0),
+        )[0]
+        return {
+            "text": clean(r.text),
+            "feedback": clean(r.feedback),
+            "sample": sample,
+            **self._mark(r.reward),
+        }
 
     def _attempt(self, asked: dict[str, Any]) -> tuple[int, Rescorer, Rollout, dict]:
         """(number of the problem, the attempt ready to be scored, the same judged, what its teacher could be shown), kept from last time."""
-        check_kind("asked", asked, dict, 'a dictionary such as {"problem": 0, "attempt": 0, "feedback": "no", "solution": ""}')
+        check_kind(
+            "asked",
+            asked,
+            dict,
+            'a dictionary such as {"problem": 0, "attempt": 0, "feedback": "no", "solution": ""}',
+        )
         n = number(asked, "problem", len(self.problems) - 1)
         if "text" in asked:
             chosen: str | Rollout = text_of(asked, "text")
@@ -138,11 +249,34 @@ class Playground(anywidget.AnyWidget):
             chosen = chosen if chosen.completion_ids else chosen.text
         key = n, chosen if isinstance(chosen, str) else tuple(chosen.completion_ids)
         if key not in self._kept:
-            rescorer = Rescorer(self.model, self.tokenizer, self.problems[n], chosen, teacher=self.teacher, task=self.task, config=self.config)
+            rescorer = Rescorer(
+                self.model,
+                self.tokenizer,
+                self.problems[n],
+                chosen,
+                teacher=self.teacher,
+                task=self.task,
+                config=self.config,
+            )
             text = chosen if isinstance(chosen, str) else chosen.text
-            judged = judge_rollouts(self.task, [Rollout(self.problems[n], -1, text, [])])[0] if isinstance(chosen, str) else chosen
+            judged = (
+                judge_rollouts(self.task, [Rollout(self.problems[n], -1, text, [])])[0]
+                if isinstance(chosen, str)
+                else chosen
+            )
             others = [r for group in self.rollouts for r in group]
-            self._kept[key] = rescorer, judged, contexts(self.task, self.problems[n], judged, rollouts=others, seed=self.seed, config=self.config)
+            self._kept[key] = (
+                rescorer,
+                judged,
+                contexts(
+                    self.task,
+                    self.problems[n],
+                    judged,
+                    rollouts=others,
+                    seed=self.seed,
+                    config=self.config,
+                ),
+            )
             if len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(key)
@@ -153,8 +287,14 @@ class Playground(anywidget.AnyWidget):
         return judged.text if self.config.include_own_attempt and any(texts.values()) else ""
 
     def _familiar(self, text: str, kind: str) -> dict[str, Any] | None:
-        found = familiarity(text, self.model if self.teacher is None else getattr(self.teacher, "model", self.teacher), kind)
-        return None if found is None else {"unfamiliar": found.unfamiliar, "least": clean(found.least)}
+        found = familiarity(
+            text,
+            self.model if self.teacher is None else getattr(self.teacher, "model", self.teacher),
+            kind,
+        )
+        return (
+            None if found is None else {"unfamiliar": found.unfamiliar, "least": clean(found.least)}
+        )
 
     def _on_message(self, _widget: Any, message: Any, _buffers: Any) -> None:
         # may be called on any thread, and on two at once
@@ -168,16 +308,22 @@ class Playground(anywidget.AnyWidget):
                 return  # while this one waited for its turn, the same page asked again
             try:
                 answer = {"score": self.score, "write": self.write}[kind](message)
-            except Exception as error:  # of a judge, a model, a tokenizer: the reader is told, in the widget
+            except (
+                Exception
+            ) as error:  # of a judge, a model, a tokenizer: the reader is told, in the widget
                 answer = {"error": clean(f"{type(error).__name__}: {error}")[:2000]}
         self.send({"kind": kind, "page": page, "turn": turn, **answer})
 
 
-def choose_problems(task: Any, problems: int | list[Problem], first: Problem | None, seed: int) -> list[Problem]:
+def choose_problems(
+    task: Any, problems: int | list[Problem], first: Problem | None, seed: int
+) -> list[Problem]:
     begin = [] if first is None else [first]
     if isinstance(problems, list):
         if not begin + problems or not all(isinstance(p, Problem) for p in problems):
-            raise ValueError(f"problems must be a number from 1 to 50, or a list of one or more problems; got {shown(problems)}")
+            raise ValueError(
+                f"problems must be a number from 1 to 50, or a list of one or more problems; got {shown(problems)}"
+            )
         return begin + [p for p in problems if p.id not in {b.id for b in begin}]
     check_range("problems", problems, int, 1, 50)
     if problems == len(begin):
@@ -196,8 +342,12 @@ def number(asked: dict[str, Any], name: str, most: int) -> int:
 def text_of(asked: dict[str, Any], name: str) -> str:
     value = asked.get(name, "")
     if not isinstance(value, str) or len(value) > MOST_CHARACTERS:
-        raise ValueError(f"{name} must be a text of at most {MOST_CHARACTERS} characters; got {len(value) if isinstance(value, str) else type(value).__name__}")
-    return clean(value)  # half of a surrogate pair, which a page can send, is nothing a tokenizer can read
+        raise ValueError(
+            f"{name} must be a text of at most {MOST_CHARACTERS} characters; got {len(value) if isinstance(value, str) else type(value).__name__}"
+        )
+    return clean(
+        value
+    )  # half of a surrogate pair, which a page can send, is nothing a tokenizer can read
 
 
 def texts_of(asked: dict[str, Any]) -> dict[str, str]:

@@ -54,7 +54,9 @@ class Rewind(anywidget.AnyWidget):
 
     def __init__(self, timeline: Timeline) -> None:
         if not isinstance(timeline, Timeline):
-            raise TypeError(f"timeline must be a sdpo_lab.timeline.Timeline, as Timeline(trainer) makes it; got {type(timeline).__name__}: {shown(timeline)}")
+            raise TypeError(
+                f"timeline must be a sdpo_lab.timeline.Timeline, as Timeline(trainer) makes it; got {type(timeline).__name__}: {shown(timeline)}"
+            )
         self.timeline = timeline
         super().__init__(setup=self.steps())
         self.on_msg(self._on_message)
@@ -73,7 +75,13 @@ class Rewind(anywidget.AnyWidget):
         try:
             return {"kind": "past", "step": step, "picture": self.timeline.picture(step)}
         except Exception as error:  # of a judge, a full disk: the reader is told, in the widget
-            return {"kind": "past", "step": step, "error": f"{type(error).__name__}: {error}"[:2000].encode("utf-8", "replace").decode("utf-8")}
+            return {
+                "kind": "past",
+                "step": step,
+                "error": f"{type(error).__name__}: {error}"[:2000]
+                .encode("utf-8", "replace")
+                .decode("utf-8"),
+            }
 
     def _on_message(self, _widget: Any, message: Any, _buffers: Any) -> None:
         if not isinstance(message, dict):
@@ -89,9 +97,14 @@ class Rewind(anywidget.AnyWidget):
         if not steps:
             return '<div style="font-family:sans-serif;font-size:13px">No step to look back to yet.</div>'
         limit = self.timeline.course()["limit"]
-        columns = "".join(column(step, self.timeline.kept(step), limit) for step in sorted({steps[0], steps[len(steps) // 2], steps[-1]}))
-        return (f'<div style="font-family:sans-serif;font-size:13px;max-width:1100px"><div style="display:flex;flex-wrap:wrap;gap:10px 24px">{columns}</div>'
-                f'<div style="opacity:.75">Blue: the teacher raises the token, orange: it lowers it; full colour from {limit:g} nats.</div></div>')
+        columns = "".join(
+            column(step, self.timeline.kept(step), limit)
+            for step in sorted({steps[0], steps[len(steps) // 2], steps[-1]})
+        )
+        return (
+            f'<div style="font-family:sans-serif;font-size:13px;max-width:1100px"><div style="display:flex;flex-wrap:wrap;gap:10px 24px">{columns}</div>'
+            f'<div style="opacity:.75">Blue: the teacher raises the token, orange: it lowers it; full colour from {limit:g} nats.</div></div>'
+        )
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict, dict]:
         data, metadata = super()._repr_mimebundle_(**kwargs)
@@ -103,9 +116,15 @@ def column(step: int, picture: dict[str, Any], limit: float) -> str:
     spans = []
     for token, advantage in zip(picture["tokens"], picture["advantage"]):
         strength = min(1.0, abs(advantage or 0.0) / limit)
-        colour = f"background:rgba({BLUE if (advantage or 0) > 0 else ORANGE},{0.75 * strength:.2f})" if strength > 0.01 else ""
+        colour = (
+            f"background:rgba({BLUE if (advantage or 0) > 0 else ORANGE},{0.75 * strength:.2f})"
+            if strength > 0.01
+            else ""
+        )
         spans.append(f'<span style="{colour}">{visible(token)}</span>')
     more = f" … and {picture['cut']} more tokens" if picture["cut"] else ""
     title = html.escape("before the first step" if step == 0 else f"after step {step}")
-    return (f'<div style="flex:1 1 260px;min-width:0"><div style="font-weight:600">{title}: {picture["sum"]:.2f} nats apart</div>'
-            f'<div style="font-family:monospace;white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.7">{"".join(spans)}{more}</div></div>')
+    return (
+        f'<div style="flex:1 1 260px;min-width:0"><div style="font-weight:600">{title}: {picture["sum"]:.2f} nats apart</div>'
+        f'<div style="font-family:monospace;white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.7">{"".join(spans)}{more}</div></div>'
+    )

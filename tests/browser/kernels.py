@@ -28,4 +28,8 @@ def environment(*names: str) -> dict[str, str]:
     """What the environment of a Jupyter server must hold beyond `os.environ` to offer `names` besides its own python3; skips or fails as `need` does."""
     need(*names)
     paths = [str(TOOL["share"](name)) for name in names if name != "python3"]
-    return {"JUPYTER_PATH": os.pathsep.join(p for p in (*paths, os.environ.get("JUPYTER_PATH", "")) if p)}
+    return {
+        "JUPYTER_PATH": os.pathsep.join(
+            p for p in (*paths, os.environ.get("JUPYTER_PATH", "")) if p
+        )
+    }

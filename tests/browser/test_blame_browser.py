@@ -33,7 +33,9 @@ def open_book(lab, page, name: str, *cells: str) -> Notebook:
 
 
 def pressed(page) -> list[int]:
-    return page.evaluate("() => [...document.querySelectorAll('.sdpo-blame .token[aria-pressed=true]')].map((b) => Number(b.dataset.position))")
+    return page.evaluate(
+        "() => [...document.querySelectorAll('.sdpo-blame .token[aria-pressed=true]')].map((b) => Number(b.dataset.position))"
+    )
 
 
 def read(book: Notebook, cell: int = 1) -> str:
@@ -59,13 +61,20 @@ def test_pressed_by_mouse_and_by_keyboard(lab, page, shots):
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Space")
-    assert pressed(page) == [2, 4] and page.evaluate("document.activeElement.dataset.position") == "4"
+    assert (
+        pressed(page) == [2, 4] and page.evaluate("document.activeElement.dataset.position") == "4"
+    )
     page.keyboard.press("End")
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Enter")
     assert pressed(page) == [2, 4, 11] and widget.locator(".token[tabindex='0']").count() == 1
-    assert read(book) == "[2, 4, 11] [2, 4, 11]" and page.locator(".jp-Notebook .jp-Cell").count() == 3
-    assert said.inner_text() == "Blamed: item (position 2), pens (position 4), <|im_end|> (position 11)"
+    assert (
+        read(book) == "[2, 4, 11] [2, 4, 11]" and page.locator(".jp-Notebook .jp-Cell").count() == 3
+    )
+    assert (
+        said.inner_text()
+        == "Blamed: item (position 2), pens (position 4), <|im_end|> (position 11)"
+    )
 
     for dark in (False, True):
         book.theme(dark)
@@ -78,10 +87,16 @@ def test_pressed_by_mouse_and_by_keyboard(lab, page, shots):
 
     # nothing; and from Python back to the page
     page.get_by_test_id("blame-none").click()
-    assert pressed(page) == [] and page.get_by_test_id("blame-none").is_disabled() and read(book) == "[] []"
+    assert (
+        pressed(page) == []
+        and page.get_by_test_id("blame-none").is_disabled()
+        and read(book) == "[] []"
+    )
     book.run(2)
     book.idle()
-    page.wait_for_function("() => document.querySelectorAll('.sdpo-blame .token[aria-pressed=true]').length === 2")
+    page.wait_for_function(
+        "() => document.querySelectorAll('.sdpo-blame .token[aria-pressed=true]').length === 2"
+    )
     assert pressed(page) == [0, 11]
 
     # what is saved shows the tokens without a kernel
@@ -93,8 +108,16 @@ def test_pressed_by_mouse_and_by_keyboard(lab, page, shots):
 def test_hostile_tokens_are_text(lab, page):
     book = open_book(lab, page, "hostile.ipynb", HOSTILE, "print(hostile.blamed)")
     widget = page.get_by_test_id("sdpo-blame")
-    assert widget.locator(".token").all_inner_texts()[:5] == ["<img·src=x·onerror='window.hacked·=·1'>", "</script>", "\\u202eend", "⏎", "\\ud83d"]
-    assert widget.locator("img, script").count() == 0 and page.evaluate("window.hacked === undefined")
+    assert widget.locator(".token").all_inner_texts()[:5] == [
+        "<img·src=x·onerror='window.hacked·=·1'>",
+        "</script>",
+        "\\u202eend",
+        "⏎",
+        "\\ud83d",
+    ]
+    assert widget.locator("img, script").count() == 0 and page.evaluate(
+        "window.hacked === undefined"
+    )
     page.set_viewport_size({"width": 800, "height": 1000})
     widget.locator(".token").nth(5).click()
     assert widget.evaluate("e => e.scrollWidth <= e.clientWidth") and read(book) == "[5]"
@@ -105,7 +128,11 @@ def test_a_click_in_the_notebook_changes_the_next_cell(lab, page, shots, root):
     folder, address = lab
     notebook = jupytext.read(root / "notebooks" / "01_credit_assignment.py", fmt="py:percent")
     nbformat.write(notebook, folder / "01_credit_assignment.ipynb")
-    here = next(i for i, c in enumerate(notebook.cells) if c.cell_type == "code" and c.source.startswith("print(blame)"))
+    here = next(
+        i
+        for i, c in enumerate(notebook.cells)
+        if c.cell_type == "code" and c.source.startswith("print(blame)")
+    )
     book = Notebook(page, address, "01_credit_assignment.ipynb", len(notebook.cells))
     book.run_to(here)
     (before,) = pressed(page)

@@ -17,22 +17,33 @@ from tests.browser.kernels import KERNELS, environment, need
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 
 FAKE = "from tests.views.conftest import FakeTrainer\nfrom sdpo_lab.views import Dashboard\n"
-FAILING = FAKE + """
+FAILING = (
+    FAKE
+    + """
 text = "<img src=x onerror='window.hacked = 1'>\\n\\u202eend"
 trainer = FakeTrainer(seconds=0.05, text=text, feedback=text, fail_at=5, error=ZeroDivisionError("<b>the judge broke</b>"))
 dash = Dashboard(trainer, 20, evaluate_every=0)
 dash
 """
-SLOW = FAKE + """
+)
+SLOW = (
+    FAKE
+    + """
 dash = Dashboard(FakeTrainer(seconds=0.1), 60, evaluate_every=0)
 dash
 """
-PAIR = FAKE + """
+)
+PAIR = (
+    FAKE
+    + """
 a, b = (Dashboard(FakeTrainer(seconds=0.1, fail_at=at), 200, evaluate_every=0) for at in (0, 8))
 from IPython.display import display
 display(a, b)
 """
-LONG = FAKE + """
+)
+LONG = (
+    FAKE
+    + """
 trainer = FakeTrainer(seconds=0, metrics={"active_fraction": 0.5, "entropy": 1.0, "completion_length": 20.0, "grad_norm": 3.0, "teacher_accuracy": 0.8})
 trainer.fail_at = 0
 for _ in range(5000):
@@ -42,6 +53,7 @@ trainer.seconds = 0.05
 dash = Dashboard(trainer, 100, evaluate_every=0)
 dash
 """
+)
 # a real run of a random model: it learns nothing, but everything is there to be looked at
 REAL = """
 import sdpo_lab as lab, torch
@@ -94,12 +106,18 @@ class Dash:
 
     def until(self, condition: str, seconds: float = 60) -> None:
         """Wait for a condition in JavaScript on `d`, the root's data."""
-        self.page.wait_for_function(f"() => {{ const d = document.querySelectorAll('.sdpo-dash')[{self.n}]?.dataset; return d && {condition}; }}",
-                                    timeout=1000 * seconds)
+        self.page.wait_for_function(
+            f"() => {{ const d = document.querySelectorAll('.sdpo-dash')[{self.n}]?.dataset; return d && {condition}; }}",
+            timeout=1000 * seconds,
+        )
 
     def vertices(self) -> int:
         """Points of the smoothed line as drawn."""
-        return len(re.findall("[ML]", self.root.locator("svg.chart path.line.reward").get_attribute("d") or ""))
+        return len(
+            re.findall(
+                "[ML]", self.root.locator("svg.chart path.line.reward").get_attribute("d") or ""
+            )
+        )
 
     def says(self, name: str, words: str, seconds: float = 20) -> None:
         self[name].filter(has_text=words).wait_for(timeout=1000 * seconds)
@@ -111,10 +129,16 @@ class Dash:
             for width in (800, 1600):
                 self.page.set_viewport_size({"width": width, "height": 1000})
                 self.page.wait_for_timeout(400)
-                self.page.set_viewport_size({"width": width, "height": round(self.root.bounding_box()["height"]) + 400})  # the whole of it
+                self.page.set_viewport_size(
+                    {"width": width, "height": round(self.root.bounding_box()["height"]) + 400}
+                )  # the whole of it
                 self.page.wait_for_timeout(200)
-                self.root.screenshot(path=folder / f"{name}_{'dark' if dark else 'light'}_{width}.png")
-                assert self.root.evaluate("e => e.scrollWidth <= e.clientWidth"), "wider than its place"
+                self.root.screenshot(
+                    path=folder / f"{name}_{'dark' if dark else 'light'}_{width}.png"
+                )
+                assert self.root.evaluate("e => e.scrollWidth <= e.clientWidth"), (
+                    "wider than its place"
+                )
         book.theme(False)
 
 
@@ -128,8 +152,14 @@ def test_buttons_and_knobs(lab, page, shots, kernel):
     book = open_book(lab, page, "hand", kernel, SLOW, "print(len(dash.result()))")
     book.run_to(0)
     dash = Dash(page)
-    assert dash.data("state") == "ready" and dash.data("points") == "0" and dash["state"].inner_text() == "Ready"
-    assert dash["learning_rate"].is_visible() and not dash["temperature"].is_visible()  # one knob at first sight
+    assert (
+        dash.data("state") == "ready"
+        and dash.data("points") == "0"
+        and dash["state"].inner_text() == "Ready"
+    )
+    assert (
+        dash["learning_rate"].is_visible() and not dash["temperature"].is_visible()
+    )  # one knob at first sight
 
     # start: the curve moves
     dash["run"].click()
@@ -142,7 +172,11 @@ def test_buttons_and_knobs(lab, page, shots, kernel):
     done, drawn = dash.data("done"), dash.vertices()
     page.wait_for_timeout(1500)
     assert (dash.data("state"), dash.data("done"), dash.vertices()) == ("paused", done, drawn)
-    assert dash["state"].inner_text() == "Paused" and dash["run"].inner_text() == "▶ Continue" and dash["attempts"].locator("button.attempt").count() == 8
+    assert (
+        dash["state"].inner_text() == "Paused"
+        and dash["run"].inner_text() == "▶ Continue"
+        and dash["attempts"].locator("button.attempt").count() == 8
+    )
 
     # a knob, by keyboard: it waits for the next step
     old = float(dash.root.locator("output").first.inner_text())
@@ -157,7 +191,9 @@ def test_buttons_and_knobs(lab, page, shots, kernel):
     dash["more"].locator("summary").click()
     dash["template"].select_option("trl")
     dash["include_environment_feedback"].click()
-    page.wait_for_function("() => document.querySelectorAll('.knob.waits').length === 3", timeout=10_000)
+    page.wait_for_function(
+        "() => document.querySelectorAll('.knob.waits').length === 3", timeout=10_000
+    )
 
     # a single step: exactly one more, and the changes are marked at it
     dash["step"].click()
@@ -167,12 +203,19 @@ def test_buttons_and_knobs(lab, page, shots, kernel):
     assert dash.data("done") == str(step)
     mark = dash.root.locator("svg.chart path.mark")
     assert mark.count() == 1 and mark.get_attribute("data-step") == str(step)
-    assert dash["changes"].inner_text().split() == f"a from step {step}: learning rate {new}, include environment feedback false, template trl".split()
+    assert (
+        dash["changes"].inner_text().split()
+        == f"a from step {step}: learning rate {new}, include environment feedback false, template trl".split()
+    )
     assert dash.root.locator(".knob.waits").count() == 0
     dash["distillation_weight"].focus()
     page.keyboard.press("Home")
     dash.root.locator(".knob.idle", has_text="GRPO has no teacher").first.wait_for(timeout=10_000)
-    assert dash["teacher_model_kind"].is_disabled() and dash["template"].is_disabled() and dash["temperature"].is_enabled()
+    assert (
+        dash["teacher_model_kind"].is_disabled()
+        and dash["template"].is_disabled()
+        and dash["temperature"].is_enabled()
+    )
 
     # the same by keyboard: the notebook must not take the keys for its own
     dash["run"].focus()
@@ -191,7 +234,12 @@ def test_buttons_and_knobs(lab, page, shots, kernel):
     book.run(1)
     book.idle()
     assert f"stopped by hand after {dash.data('done')} of 60 steps" in book.output(1)
-    assert int(dash.data("done")) < 60 and dash["run"].is_disabled() and dash["step"].is_disabled() and dash["save"].is_enabled()
+    assert (
+        int(dash.data("done")) < 60
+        and dash["run"].is_disabled()
+        and dash["step"].is_disabled()
+        and dash["save"].is_enabled()
+    )
 
 
 def test_a_page_that_is_reloaded_finds_the_run_where_it_is(lab, page, kernel):
@@ -218,8 +266,12 @@ def test_a_kernel_that_is_restarted_takes_the_run_with_it(lab, page, shots, kern
     dash.until("d.points >= 3")
     book.restart()
     dash.until("d.state === 'gone'", 30)
-    assert dash["state"].inner_text() == "Gone" and "this run with it" in dash["silent"].inner_text()
-    assert all(dash[name].is_disabled() for name in ("run", "step", "stop", "save", "learning_rate"))
+    assert (
+        dash["state"].inner_text() == "Gone" and "this run with it" in dash["silent"].inner_text()
+    )
+    assert all(
+        dash[name].is_disabled() for name in ("run", "step", "stop", "save", "learning_rate")
+    )
     page.wait_for_timeout(6000)
     assert dash.data("state") == "gone"
     dash.root.screenshot(path=shots / f"dashboard_gone_{kernel}.png")
@@ -250,10 +302,15 @@ def test_a_failing_run_with_hostile_text(lab, page, shots, kernel):
     dash = Dash(page)
     dash["run"].click()
     dash.until("d.state === 'failed'")
-    assert dash["failure"].inner_text() == "ZeroDivisionError: <b>the judge broke</b>" and dash["failure"].is_visible()
+    assert (
+        dash["failure"].inner_text() == "ZeroDivisionError: <b>the judge broke</b>"
+        and dash["failure"].is_visible()
+    )
     text = dash["attempts"].locator("code.text").first
     assert text.inner_text() == "<img src=x onerror='window.hacked = 1'>⏎\n\\u202eend"
-    assert dash.root.locator("img, b:not(.changes b, .tokens b)").count() == 0 and page.evaluate("window.hacked === undefined")
+    assert dash.root.locator("img, b:not(.changes b, .tokens b)").count() == 0 and page.evaluate(
+        "window.hacked === undefined"
+    )
     dash.root.screenshot(path=shots / f"dashboard_failed_{kernel}.png")
     book.run(1)
     book.idle()
@@ -271,7 +328,12 @@ def test_two_dashboards_do_not_disturb_each_other(lab, page, kernel):
     a.until("d.state === 'running' && d.points > 10")
     a["run"].click()
     a.until("d.state === 'paused'")
-    assert b.data("done") == "7" and int(a.data("done")) > 10 and b["run"].is_disabled() and a["run"].is_enabled()
+    assert (
+        b.data("done") == "7"
+        and int(a.data("done")) > 10
+        and b["run"].is_disabled()
+        and a["run"].is_enabled()
+    )
 
 
 def test_the_page_stays_live_while_a_cell_waits(lab, page, kernel):
@@ -294,13 +356,18 @@ def test_five_thousand_steps(lab, page, shots):
     dash["charts"].locator("summary").click()
     dash["run"].click()
     dash.until("d.points >= 5005")
-    assert len(dash.root.locator("svg.chart path.line.reward").get_attribute("d")) < 60_000 and dash.root.locator("svg.chart path.mark").count() == 2
+    assert (
+        len(dash.root.locator("svg.chart path.line.reward").get_attribute("d")) < 60_000
+        and dash.root.locator("svg.chart path.mark").count() == 2
+    )
     dash.root.screenshot(path=shots / "dashboard_5000.png")
 
 
 def test_nine_charts_of_five_thousand_steps_are_drawn_at_once(page, root):
     """What every answer costs the page, without JupyterLab and without what else the machine does: the quick half of many drawings."""
-    page.set_content(f"<!DOCTYPE html><meta charset=utf-8><div id=large style='width: 860px'></div><div id=small style='width: 300px'></div><script>{source('dom.js', 'chart.js')}</script>")
+    page.set_content(
+        f"<!DOCTYPE html><meta charset=utf-8><div id=large style='width: 860px'></div><div id=small style='width: 300px'></div><script>{source('dom.js', 'chart.js')}</script>"
+    )
     times = page.evaluate("""() => {
         const kinds = ["smooth", "line", "sparse"], keys = kinds.flatMap((kind) => [0, 1, 2].map((k) => [kind + k, kind]));
         const points = Array.from({ length: 5000 }, (_, k) => ({ step: k + 1, ...Object.fromEntries(keys.map(([key, kind]) => [key, kind === "sparse" && k % 10 ? null : Math.random()])) }));
@@ -317,7 +384,9 @@ def test_nine_charts_of_five_thousand_steps_are_drawn_at_once(page, root):
 
 def test_a_real_run_is_measured_saved_looked_into_and_wound_back(lab, page, shots, kernel):
     folder, _ = lab
-    book = open_book(lab, page, "real", kernel, f"import os; os.makedirs({kernel!r}); os.chdir({kernel!r})", REAL)
+    book = open_book(
+        lab, page, "real", kernel, f"import os; os.makedirs({kernel!r}); os.chdir({kernel!r})", REAL
+    )
     book.run_to(1)
     dash = Dash(page)
     dash["run"].click()
@@ -332,14 +401,19 @@ def test_a_real_run_is_measured_saved_looked_into_and_wound_back(lab, page, shot
     # a click on an attempt: its tokens
     dash["attempts"].locator("button.attempt").nth(1).click()
     dash["sdpo-strip"].first.wait_for(timeout=20_000)
-    assert "Scored by the weights after step" in dash["tokens-note"].inner_text() and dash["tokens"].locator(".token").count() > 3
+    assert (
+        "Scored by the weights after step" in dash["tokens-note"].inner_text()
+        and dash["tokens"].locator(".token").count() > 3
+    )
 
     # rewind: to before the first step it can, and back
     dash["rewind"].locator("summary").click()
     slider = dash["rewind-slider"]
     slider.focus()
     page.keyboard.press("Home")
-    page.wait_for_function("() => document.querySelector('.sdpo-rewind').dataset.step === '0'", timeout=60_000)
+    page.wait_for_function(
+        "() => document.querySelector('.sdpo-rewind').dataset.step === '0'", timeout=60_000
+    )
     assert dash["rewind-step"].inner_text() == "Before the first step"
     dash["charts"].locator("summary").click()
     dash["more"].locator("summary").click()
@@ -347,7 +421,11 @@ def test_a_real_run_is_measured_saved_looked_into_and_wound_back(lab, page, shot
     done = dash.data("done")
     book.restart()
     dash.until("d.state === 'gone'", 30)
-    assert 'SDPOTrainer.resume("' in dash["silent"].inner_text() and "saved" in dash["silent"].inner_text() and int(done) >= 7
+    assert (
+        'SDPOTrainer.resume("' in dash["silent"].inner_text()
+        and "saved" in dash["silent"].inner_text()
+        and int(done) >= 7
+    )
 
 
 def test_the_notebook_by_hand(lab, page, shots, root):
@@ -366,7 +444,10 @@ def test_the_notebook_by_hand(lab, page, shots, root):
     if os.environ.get("SDPO_LAB_UPDATE_DOCS"):
         page.set_viewport_size({"width": 1280, "height": 900})
         dash.root.scroll_into_view_if_needed()
-        dash.until("d.points >= 15 && document.querySelector('.attempt.good') && document.querySelector('.attempt.bad')", 300)
+        dash.until(
+            "d.points >= 15 && document.querySelector('.attempt.good') && document.querySelector('.attempt.bad')",
+            300,
+        )
         page.screenshot(path=root / "docs" / "images" / "05_live_training.png")
     dash.until("d.points >= 6", 240)
     dash["run"].click()

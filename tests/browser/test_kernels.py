@@ -16,7 +16,10 @@ pytestmark = pytest.mark.browser
 
 
 def test_both_kernels_are_offered(tmp_path, root):
-    with server(tmp_path, root, **environment(*KERNELS)) as address, urllib.request.urlopen(address.format("api/kernelspecs"), timeout=30) as answer:
+    with (
+        server(tmp_path, root, **environment(*KERNELS)) as address,
+        urllib.request.urlopen(address.format("api/kernelspecs"), timeout=30) as answer,
+    ):
         offered = json.load(answer)
     assert offered["default"] == "python3" and set(KERNELS) <= set(offered["kernelspecs"])
     python = {name: Path(offered["kernelspecs"][name]["spec"]["argv"][0]) for name in KERNELS}

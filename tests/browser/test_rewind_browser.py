@@ -44,7 +44,10 @@ class Slider:
 
     def at(self, step: int, seconds: float = 30) -> None:
         """Wait until the picture of this step is the one on screen."""
-        self.page.wait_for_function(f"() => document.querySelector('.sdpo-rewind').dataset.step === '{step}'", timeout=1000 * seconds)
+        self.page.wait_for_function(
+            f"() => document.querySelector('.sdpo-rewind').dataset.step === '{step}'",
+            timeout=1000 * seconds,
+        )
 
     def shows(self, picture: dict) -> None:
         """Every number of the picture that the screen tells."""
@@ -52,14 +55,25 @@ class Slider:
         tokens = self.root.get_by_role("option")
         assert tokens.count() == len(picture["tokens"])
         for t, advantage in enumerate(picture["advantage"]):
-            label, strength = tokens.nth(t).get_attribute("aria-label"), float(tokens.nth(t).evaluate("e => e.style.getPropertyValue('--v')"))
-            assert strength == pytest.approx(min(1, abs(advantage) / picture["course"]["limit"]), abs=6e-4)
-            assert (f"{abs(advantage):.2f} nats" in label and ("lowers" in label) == (advantage < 0)) if abs(advantage) >= 0.005 else "leaves it" in label
+            label, strength = (
+                tokens.nth(t).get_attribute("aria-label"),
+                float(tokens.nth(t).evaluate("e => e.style.getPropertyValue('--v')")),
+            )
+            assert strength == pytest.approx(
+                min(1, abs(advantage) / picture["course"]["limit"]), abs=6e-4
+            )
+            assert (
+                (f"{abs(advantage):.2f} nats" in label and ("lowers" in label) == (advantage < 0))
+                if abs(advantage) >= 0.005
+                else "leaves it" in label
+            )
 
 
 def test_a_run_wound_back(lab, page, shots):
     folder, address = lab
-    book = Notebook(page, address, "rewind.ipynb", write(folder, "rewind.ipynb", BEGIN, TRUTH, MORE, FORGET))
+    book = Notebook(
+        page, address, "rewind.ipynb", write(folder, "rewind.ipynb", BEGIN, TRUTH, MORE, FORGET)
+    )
     book.run_to(1)
     truth = {int(step): picture for step, picture in json.loads(book.output(1)).items()}
     slider = Slider(page)
@@ -76,7 +90,10 @@ def test_a_run_wound_back(lab, page, shots):
     slider.at(0)
     slider.shows(truth[0])
     assert slider["rewind-step"].inner_text() == "Before the first step"
-    assert slider["rewind-slider"].get_attribute("aria-valuetext") == f"before the first step, teacher and student differ by {truth[0]['sum']:.2f} nats in all"
+    assert (
+        slider["rewind-slider"].get_attribute("aria-valuetext")
+        == f"before the first step, teacher and student differ by {truth[0]['sum']:.2f} nats in all"
+    )
     for _ in range(3):
         page.keyboard.press("ArrowRight")
     slider.at(3)
@@ -96,20 +113,28 @@ def test_a_run_wound_back(lab, page, shots):
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowRight")
     page.mouse.move(2, 2)
-    assert tokens.nth(2).get_attribute("aria-selected") == "true" and "token 3 of" in detail.inner_text()
+    assert (
+        tokens.nth(2).get_attribute("aria-selected") == "true"
+        and "token 3 of" in detail.inner_text()
+    )
     slider.root.get_by_role("radio", name="Teacher").check(force=True)
     assert tokens.nth(2).get_attribute("aria-label").split(", ")[-1].startswith("teacher ")
     slider.root.get_by_role("radio", name="Advantage").check(force=True)
 
     # hostile text, in the attempt and in the feedback, is text
-    assert "onerror='window.hacked = 1'>" in slider["rewind-about"].inner_text() and "\\u202eend" in slider["rewind-about"].inner_text()
+    assert (
+        "onerror='window.hacked = 1'>" in slider["rewind-about"].inner_text()
+        and "\\u202eend" in slider["rewind-about"].inner_text()
+    )
     assert "<img" in slider["strip-text"].inner_text().replace("\u200b", "")
     assert slider.root.locator("img").count() == 0 and page.evaluate("window.hacked === undefined")
 
     # who looks back stays there when the run goes on; who looks at the newest follows
     book.run(2)
     book.idle()
-    page.wait_for_function("() => document.querySelector('.sdpo-rewind').dataset.steps === '8'", timeout=20_000)
+    page.wait_for_function(
+        "() => document.querySelector('.sdpo-rewind').dataset.steps === '8'", timeout=20_000
+    )
     assert slider.root.get_attribute("data-step") == "1"
     slider["rewind-slider"].focus()
     page.keyboard.press("End")
@@ -130,7 +155,10 @@ def test_a_run_wound_back(lab, page, shots):
     # play to the end
     slider["rewind-play"].click()
     slider.at(8)
-    page.wait_for_function("() => document.querySelector('[data-testid=rewind-play]').textContent.includes('Play')", timeout=10_000)
+    page.wait_for_function(
+        "() => document.querySelector('[data-testid=rewind-play]').textContent.includes('Play')",
+        timeout=10_000,
+    )
 
     for dark in (False, True):
         book.theme(dark)
@@ -139,4 +167,6 @@ def test_a_run_wound_back(lab, page, shots):
             page.wait_for_timeout(400)
             slider.root.scroll_into_view_if_needed()
             slider.root.screenshot(path=shots / f"rewind_{'dark' if dark else 'light'}_{width}.png")
-            assert slider.root.evaluate("e => e.scrollWidth <= e.clientWidth"), "wider than its place"
+            assert slider.root.evaluate("e => e.scrollWidth <= e.clientWidth"), (
+                "wider than its place"
+            )

@@ -44,10 +44,14 @@ COLAB = {"COLAB_RELEASE_TAG": "release-colab_20260819-060053_RC00", "COLAB_NOTEB
 
 
 def first_code_cell(script: Path) -> str:
-    return next(c.source for c in jupytext.read(script, fmt="py:percent").cells if c.cell_type == "code")
+    return next(
+        c.source for c in jupytext.read(script, fmt="py:percent").cells if c.cell_type == "code"
+    )
 
 
-def asked_of_pip(folder: Path, cell: str, python: Path | str, package: str, **environment: str) -> list[list[str]]:
+def asked_of_pip(
+    folder: Path, cell: str, python: Path | str, package: str, **environment: str
+) -> list[list[str]]:
     """The arguments of every call of pip that running `cell` makes, in an empty folder; `package` is "missing" or "there"."""
     (folder / "fake" / "pip").mkdir(parents=True)
     (folder / "fake" / "pip" / "__init__.py").touch()
@@ -55,9 +59,22 @@ def asked_of_pip(folder: Path, cell: str, python: Path | str, package: str, **en
     (folder / "empty").mkdir()
     log = folder / "asked.jsonl"
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("COLAB_", "PYTHON", "PIP_"))}
-    run = subprocess.run([str(python), "-c", DRIVER], input=cell, cwd=folder / "empty", capture_output=True, text=True, timeout=120,
-                         env={**clean, "PYTHONPATH": str(folder / "fake"), "ASKED": str(log), "PACKAGE": package,
-                              "IPYTHONDIR": str(folder / "ipython"), **environment})
+    run = subprocess.run(
+        [str(python), "-c", DRIVER],
+        input=cell,
+        cwd=folder / "empty",
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={
+            **clean,
+            "PYTHONPATH": str(folder / "fake"),
+            "ASKED": str(log),
+            "PACKAGE": package,
+            "IPYTHONDIR": str(folder / "ipython"),
+            **environment,
+        },
+    )
     assert run.returncode == 0, (run.stdout + run.stderr)[-3000:]
     assert "left sdpo_lab alone" in run.stdout, "the first cell only installs"
     return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
@@ -77,16 +94,26 @@ def test_every_notebook_has_the_badge_and_the_one_first_cell(script):
     """tools/notebooks.py has the one text of both."""
     cells = jupytext.read(script, fmt="py:percent").cells
     top = next(c for c in cells if c.cell_type == "markdown")
-    assert cells[0] is top and TOOL["BADGE"].format(script.relative_to(TOOL["FOLDER"]).with_suffix("").as_posix()) in top.source.splitlines()
+    assert (
+        cells[0] is top
+        and TOOL["BADGE"].format(script.relative_to(TOOL["FOLDER"]).with_suffix("").as_posix())
+        in top.source.splitlines()
+    )
     assert first_code_cell(script) == TOOL["FIRST_CELL"]
 
 
 def test_on_colab_without_the_package_it_is_asked_for(python, tmp_path):
     asked = asked_of_pip(tmp_path, TOOL["FIRST_CELL"], python, "missing", **COLAB)
     (arguments,) = asked
-    assert arguments[:2] == ["install", "-q"] and len(arguments) == 3, f"and nothing else, above all no upgrade: {shlex.join(arguments)}"
+    assert arguments[:2] == ["install", "-q"] and len(arguments) == 3, (
+        f"and nothing else, above all no upgrade: {shlex.join(arguments)}"
+    )
     requirement = Requirement(arguments[2])
-    assert (requirement.name, requirement.extras, requirement.url) == ("sdpo_lab", {"widgets"}, f"git+{REPO_URL}")
+    assert (requirement.name, requirement.extras, requirement.url) == (
+        "sdpo_lab",
+        {"widgets"},
+        f"git+{REPO_URL}",
+    )
 
 
 def test_on_colab_with_the_package_nothing_is_asked_for(python, tmp_path):
@@ -101,4 +128,6 @@ def test_elsewhere_nothing_is_asked_for(python, package, tmp_path):
 def test_the_stand_in_would_notice_an_upgrade(tmp_path):
     """The other half of the proof: a cell that does what ours must not is seen doing it."""
     cell = 'get_ipython().run_line_magic("pip", "install -q -U ipywidgets")'
-    assert asked_of_pip(tmp_path, cell, sys.executable, "there", **COLAB) == [["install", "-q", "-U", "ipywidgets"]]
+    assert asked_of_pip(tmp_path, cell, sys.executable, "there", **COLAB) == [
+        ["install", "-q", "-U", "ipywidgets"]
+    ]

@@ -26,8 +26,12 @@ class Front:
 
     def __init__(self, name: str) -> None:
         self.manager = KernelManager(kernel_name=name)
-        self.manager.kernel_spec_manager = KernelSpecManager(kernel_dirs=[str(TOOL["share"](name) / "kernels")])
-        self.manager.start_kernel(cwd=str(ROOT), env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
+        self.manager.kernel_spec_manager = KernelSpecManager(
+            kernel_dirs=[str(TOOL["share"](name) / "kernels")]
+        )
+        self.manager.start_kernel(
+            cwd=str(ROOT), env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        )
         self.client = self.manager.client()
         self.client.start_channels()
         self.client.wait_for_ready(timeout=60)
@@ -43,13 +47,20 @@ class Front:
 
     def press(self, kind: str, seconds: float = 20, **more: Any) -> dict[str, Any]:
         """What the page sends when something is pressed, or time has come to ask; the news that come back."""
-        content = {"comm_id": self.comm, "data": {"method": "custom", "content": {"kind": kind, "since": 0, "seen": 0, **more}}}
+        content = {
+            "comm_id": self.comm,
+            "data": {"method": "custom", "content": {"kind": kind, "since": 0, "seen": 0, **more}},
+        }
         message = self.client.session.msg("comm_msg", content)
         self.client.shell_channel.send(message)
-        said = self.until(message["header"]["msg_id"], lambda said: news_in(said) is not None, seconds)
+        said = self.until(
+            message["header"]["msg_id"], lambda said: news_in(said) is not None, seconds
+        )
         return news_in(said[-1])
 
-    def until(self, parent: str, over: Callable[[dict[str, Any]], bool], seconds: float) -> list[dict[str, Any]]:
+    def until(
+        self, parent: str, over: Callable[[dict[str, Any]], bool], seconds: float
+    ) -> list[dict[str, Any]]:
         """What was sent on behalf of message `parent`, until one is `over`; shown widgets are remembered."""
         found, end = [], time.monotonic() + seconds
         while True:
@@ -77,8 +88,13 @@ def printed(said: list[dict[str, Any]]) -> str:
 
 
 def pictures(said: list[dict[str, Any]]) -> list[str]:
-    return [s["data"]["text/html"] for s in said if s["type"] in ("display_data", "update_display_data") and "text/html" in s["data"]
-            and "application/vnd.jupyter.widget-view+json" not in s["data"]]
+    return [
+        s["data"]["text/html"]
+        for s in said
+        if s["type"] in ("display_data", "update_display_data")
+        and "text/html" in s["data"]
+        and "application/vnd.jupyter.widget-view+json" not in s["data"]
+    ]
 
 
 @pytest.fixture(scope="module", params=["colab", "ipykernel6"])
@@ -97,19 +113,29 @@ def test_the_kernel_has_the_versions_it_is_there_for(front):
 
 def test_the_kernels_are_found_from_inside_one_too(front):
     """Tests that start kernels are themselves run in Colab's environment."""
-    said = printed(front.run("import runpy\nprint(*map(runpy.run_path('tools/kernels.py')['home'], ['colab', 'ipykernel6']))"))
+    said = printed(
+        front.run(
+            "import runpy\nprint(*map(runpy.run_path('tools/kernels.py')['home'], ['colab', 'ipykernel6']))"
+        )
+    )
     assert said.split() == [str(TOOL["home"](name)) for name in ("colab", "ipykernel6")]
 
 
 def test_a_page_that_never_answers_gets_the_blocking_view(front):
     """A progress line from the start; after a few seconds without a question from the page also the curve, as a picture that needs no page's help."""
-    shown = front.run(IMPORTS + "dash = Dashboard(FakeTrainer(seconds=0.1), 60, evaluate_every=0)\ndash")
+    shown = front.run(
+        IMPORTS + "dash = Dashboard(FakeTrainer(seconds=0.1), 60, evaluate_every=0)\ndash"
+    )
     assert front.comm and not [s for s in shown if s["type"] == "error"]
     began = time.monotonic()
     said = front.run("history = dash.result()\nprint(len(history), dash.run.state)")
     assert time.monotonic() - began > 5, "the cell waits for the run"
     assert "60 finished" in printed(said)
-    lines = [s["data"]["text/plain"] for s in said if s["type"] == "update_display_data" and "of 60 steps" in s["data"].get("text/plain", "")]
+    lines = [
+        s["data"]["text/plain"]
+        for s in said
+        if s["type"] == "update_display_data" and "of 60 steps" in s["data"].get("text/plain", "")
+    ]
     assert len(lines) >= 5 and re.match(r"finished · 60 of 60 steps", lines[-1]), lines
     drawn = pictures(said)
     assert len(drawn) >= 2 and "<svg" in drawn[-1] and "<script" not in drawn[-1].lower()
@@ -122,10 +148,15 @@ def test_a_short_run_needs_no_page_at_all(front):
 
 
 def test_what_breaks_in_the_worker_fails_the_cell_that_waits(front):
-    said = front.run(IMPORTS + "Dashboard(FakeTrainer(fail_at=3, error=ZeroDivisionError('the judge broke')), 20, evaluate_every=0).result()")
+    said = front.run(
+        IMPORTS
+        + "Dashboard(FakeTrainer(fail_at=3, error=ZeroDivisionError('the judge broke')), 20, evaluate_every=0).result()"
+    )
     (error,) = [s for s in said if s["type"] == "error"]
     assert (error["ename"], error["evalue"]) == ("ZeroDivisionError", "the judge broke")
-    assert "self.error or ValueError" in re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error["traceback"])), "with the worker's own traceback"
+    assert "self.error or ValueError" in re.sub(
+        r"\x1b\[[0-9;]*m", "", "\n".join(error["traceback"])
+    ), "with the worker's own traceback"
 
 
 def test_a_page_that_asks_holds_the_run_in_its_hands(front):
@@ -153,7 +184,11 @@ def test_interrupting_the_kernel_pauses_and_loses_nothing(front):
     time.sleep(1)
     front.manager.interrupt_kernel()
     said = front.until(waits, idle, 30)
-    assert [s["ename"] for s in said if s["type"] == "error"] == ["KeyboardInterrupt"] and "Nothing is lost" in printed(said)
-    state, done, kept = eval(printed(front.run("print((dash.run.state, dash.run.done, len(dash.run.trainer.history)))")))
+    assert [s["ename"] for s in said if s["type"] == "error"] == [
+        "KeyboardInterrupt"
+    ] and "Nothing is lost" in printed(said)
+    state, done, kept = eval(
+        printed(front.run("print((dash.run.state, dash.run.done, len(dash.run.trainer.history)))"))
+    )
     assert state == "paused" and done == kept > 0
     front.run("dash.run.stop()")

@@ -16,10 +16,14 @@ TINY = Recipe(name="tiny", width=32, layers=2, vocab_size=400, seed=1)
 @pytest.fixture(scope="session")
 def tiny_original():
     torch.manual_seed(0)
-    tokenizer = AutoTokenizer.from_pretrained(Path(__file__).parent / "tiny")  # a file, so that tests do not change with what the models are pre-trained on
+    tokenizer = AutoTokenizer.from_pretrained(
+        Path(__file__).parent / "tiny"
+    )  # a file, so that tests do not change with what the models are pre-trained on
     model = new_model(TINY, tokenizer).eval()
     with torch.no_grad():
-        for p in model.parameters():  # sharper than at initialisation, so that contexts make a difference
+        for p in (
+            model.parameters()
+        ):  # sharper than at initialisation, so that contexts make a difference
             if p.dim() > 1:
                 p.mul_(4)
     return model, tokenizer

@@ -33,7 +33,13 @@ RUNS = {
     "trust_region": dict(teacher_model_kind="trust_region", teacher_update_rate=0.3),
     "live": dict(teacher_model_kind="live"),
     "grpo": dict(distillation_weight=0.0),
-    "several steps": dict(steps_per_generation=2, num_iterations=2, teacher_sync="optimizer_step", teacher_update_rate=0.1, warmup_steps=5),
+    "several steps": dict(
+        steps_per_generation=2,
+        num_iterations=2,
+        teacher_sync="optimizer_step",
+        teacher_update_rate=0.1,
+        warmup_steps=5,
+    ),
 }
 
 
@@ -41,19 +47,33 @@ def trainer(tiny, lora=None, task=None, **fields):
     model, tokenizer = tiny
     model = copy.deepcopy(model)
     model = add_adapter(model, lora_config(lora)) if lora else model
-    return lab.SDPOTrainer(model, tokenizer, task or Vowels(), lab.SDPOConfig.preset("laptop", **{**SMALL, **fields}))
+    return lab.SDPOTrainer(
+        model, tokenizer, task or Vowels(), lab.SDPOConfig.preset("laptop", **{**SMALL, **fields})
+    )
 
 
 def same(one, two):
     """Everything that decides how it goes on."""
-    tensors = [checkpoints.trainable(t.model) | {f"teacher/{k}": v for k, v in (t.teacher.copies() if t.teacher else {}).items()} | checkpoints.moments(t)
-               | {f"all/{k}": v for k, v in t.model.state_dict().items()} for t in (one, two)]
+    tensors = [
+        checkpoints.trainable(t.model)
+        | {f"teacher/{k}": v for k, v in (t.teacher.copies() if t.teacher else {}).items()}
+        | checkpoints.moments(t)
+        | {f"all/{k}": v for k, v in t.model.state_dict().items()}
+        for t in (one, two)
+    ]
     assert tensors[0].keys() == tensors[1].keys() and tensors[0]
     assert [k for k in tensors[0] if not torch.equal(tensors[0][k], tensors[1][k])] == []
-    histories = [[(r.step, r.reward, repr(r.loss), repr(r.metrics), repr(r.rollouts)) for r in t.history] for t in (one, two)]
+    histories = [
+        [(r.step, r.reward, repr(r.loss), repr(r.metrics), repr(r.rollouts)) for r in t.history]
+        for t in (one, two)
+    ]
     assert histories[0] == histories[1] and one.history.changes == two.history.changes
     assert one.config == two.config and one.config.explicit == two.config.explicit
-    assert (one.skipped_steps, one.bad_steps, one.optimizer_steps) == (two.skipped_steps, two.bad_steps, two.optimizer_steps)
+    assert (one.skipped_steps, one.bad_steps, one.optimizer_steps) == (
+        two.skipped_steps,
+        two.bad_steps,
+        two.optimizer_steps,
+    )
 
 
 def test_a_new_process_goes_on_bit_for_bit(tiny, tmp_path, root):
@@ -67,13 +87,24 @@ def test_a_new_process_goes_on_bit_for_bit(tiny, tmp_path, root):
             half.train(2, progress=False)
             half.save(tmp_path / f"{name} {lora}")
     folders = [str(tmp_path / f"{name} {lora}") for name, lora in whole]
-    run = subprocess.run([sys.executable, "-c", GO_ON.replace("CHANGES", repr(CHANGES)), *folders], cwd=root, capture_output=True, text=True)
+    run = subprocess.run(
+        [sys.executable, "-c", GO_ON.replace("CHANGES", repr(CHANGES)), *folders],
+        cwd=root,
+        capture_output=True,
+        text=True,
+    )
     assert run.returncode == 0, run.stderr
     for folder, expected in zip(folders, whole.values()):
         same(lab.SDPOTrainer.resume(folder, task=Vowels()), expected)
         before = copy.deepcopy(checkpoints.trainable(expected.model))
         expected.step()  # the runs do go on
-        assert any(not torch.equal(before[n], p) for n, p in checkpoints.trainable(expected.model).items()) or expected.history[-1].metrics["skipped"]
+        assert (
+            any(
+                not torch.equal(before[n], p)
+                for n, p in checkpoints.trainable(expected.model).items()
+            )
+            or expected.history[-1].metrics["skipped"]
+        )
 
 
 def test_a_checkpoint_holds_safetensors_and_json_and_nothing_else(tiny, tmp_path):
@@ -81,15 +112,32 @@ def test_a_checkpoint_holds_safetensors_and_json_and_nothing_else(tiny, tmp_path
     t.step()
     at = t.save(tmp_path / "run")
     files = {p.relative_to(at).as_posix() for p in at.rglob("*") if p.is_file()}
-    assert {Path(f).suffix for f in files} <= {".safetensors", ".json", ".jsonl", ".jinja"}  # the chat template is a .jinja, in a sandbox of transformers
-    assert {"student.safetensors", "teacher.safetensors", "optimizer.safetensors", "base.safetensors", "state.json"} <= files
-    assert sorted(p.name for p in at.parent.iterdir()) == ["checkpoint-000001", "history.jsonl", "latest.json"]
+    assert {Path(f).suffix for f in files} <= {
+        ".safetensors",
+        ".json",
+        ".jsonl",
+        ".jinja",
+    }  # the chat template is a .jinja, in a sandbox of transformers
+    assert {
+        "student.safetensors",
+        "teacher.safetensors",
+        "optimizer.safetensors",
+        "base.safetensors",
+        "state.json",
+    } <= files
+    assert sorted(p.name for p in at.parent.iterdir()) == [
+        "checkpoint-000001",
+        "history.jsonl",
+        "latest.json",
+    ]
     for file in [*at.glob("*.json"), at.parent / "latest.json"]:
         json.loads(file.read_text(), parse_constant=pytest.fail)  # no NaN that only Python can read
     base = at / "base.safetensors"
     number = base.stat().st_ino
     t.step()
-    assert (t.save(tmp_path / "run") / "base.safetensors").stat().st_ino == number  # what does not train is written once
+    assert (
+        t.save(tmp_path / "run") / "base.safetensors"
+    ).stat().st_ino == number  # what does not train is written once
 
 
 def test_what_is_resumed_can_be_saved_where_it_was_and_elsewhere(tiny, tmp_path):
@@ -101,7 +149,10 @@ def test_what_is_resumed_can_be_saved_where_it_was_and_elsewhere(tiny, tmp_path)
     again.step()
     again.save(tmp_path / "run")
     again.save(tmp_path / "other")
-    same(lab.SDPOTrainer.resume(tmp_path / "run", task=Vowels()), lab.SDPOTrainer.resume(tmp_path / "other", task=Vowels()))
+    same(
+        lab.SDPOTrainer.resume(tmp_path / "run", task=Vowels()),
+        lab.SDPOTrainer.resume(tmp_path / "other", task=Vowels()),
+    )
     assert len([*(tmp_path / "run").glob("checkpoint-*")]) == 1
 
 
@@ -110,7 +161,9 @@ def test_a_save_that_fails_leaves_the_last_one(tiny, tmp_path, monkeypatch, at):
     t = trainer(tiny)
     t.step()
     t.save(tmp_path / "run")
-    monkeypatch.setattr(checkpoints, "bases", lambda *_: iter(()))  # so that the base is written as well
+    monkeypatch.setattr(
+        checkpoints, "bases", lambda *_: iter(())
+    )  # so that the base is written as well
     t.step()
 
     def full(*arguments, **settings):
@@ -150,7 +203,11 @@ def test_numbers_that_json_lacks_and_task_state_survive(tiny, tmp_path):
     t.step()
     t.save(tmp_path / "run")
     again = lab.SDPOTrainer.resume(tmp_path / "run", task=Counting())
-    assert again.task.seen == 8 and again.history[0].loss != again.history[0].loss and again.skipped_steps == 1
+    assert (
+        again.task.seen == 8
+        and again.history[0].loss != again.history[0].loss
+        and again.skipped_steps == 1
+    )
 
 
 def test_what_cannot_be_saved_or_resumed_is_refused_by_name(tiny, tmp_path):
@@ -168,7 +225,9 @@ def test_what_cannot_be_saved_or_resumed_is_refused_by_name(tiny, tmp_path):
         t.save(tmp_path / "mine" / "thesis.txt")
     t.save(tmp_path / "run")
     other = trainer(tiny)
-    with pytest.raises(ValueError, match="holds another run, at checkpoint-000000; .*overwrite=True"):
+    with pytest.raises(
+        ValueError, match="holds another run, at checkpoint-000000; .*overwrite=True"
+    ):
         other.save(tmp_path / "run")
     other.save(tmp_path / "run", overwrite=True)
     with pytest.raises(ValueError, match=r"no saved run \(no latest.json\)"):
@@ -189,12 +248,19 @@ def test_what_cannot_be_saved_or_resumed_is_refused_by_name(tiny, tmp_path):
     record.rollouts[0].problem.data["x"] = object()
     with pytest.raises(ValueError, match="Problem.data.*JSON-able"):
         odd.save(tmp_path / "odd")
-    assert not (tmp_path / "odd").exists() and not (tmp_path / "new").exists()  # refused before anything was written
+    assert (
+        not (tmp_path / "odd").exists() and not (tmp_path / "new").exists()
+    )  # refused before anything was written
 
 
 def test_a_shipped_task_comes_back_by_its_name(tmp_path):
     model, tokenizer = lab.load_model(lora=2)
-    t = lab.SDPOTrainer(model, tokenizer, lab.load_task("toolcall", seed=3, feedback=3), lab.SDPOConfig.preset("laptop", generation_batch_size=8, num_generations=4))
+    t = lab.SDPOTrainer(
+        model,
+        tokenizer,
+        lab.load_task("toolcall", seed=3, feedback=3),
+        lab.SDPOConfig.preset("laptop", generation_batch_size=8, num_generations=4),
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         t.save(tmp_path / "run")
@@ -209,7 +275,9 @@ def test_the_student_is_exported_as_a_plain_model(tiny, tmp_path, lora, merge):
     t.train(2, progress=False)
     before = copy.deepcopy(t.model.state_dict())
     t.save_pretrained(tmp_path / "out", merge=merge)
-    assert t.model.state_dict().keys() == before.keys() and all(torch.equal(v, before[k]) for k, v in t.model.state_dict().items())
+    assert t.model.state_dict().keys() == before.keys() and all(
+        torch.equal(v, before[k]) for k, v in t.model.state_dict().items()
+    )
     if lora and not merge:
         from peft import PeftModel
 
@@ -221,7 +289,9 @@ def test_the_student_is_exported_as_a_plain_model(tiny, tmp_path, lora, merge):
     ids = torch.arange(3, 20)[None]
     with torch.no_grad():
         assert torch.allclose(read.eval()(ids).logits, t.model.eval()(ids).logits, atol=1e-5)
-        assert not torch.allclose(tiny[0](ids).logits, t.model(ids).logits, atol=1e-3)  # it had learned something
+        assert not torch.allclose(
+            tiny[0](ids).logits, t.model(ids).logits, atol=1e-3
+        )  # it had learned something
     assert AutoTokenizer.from_pretrained(tmp_path / "out").chat_template
     if not lora:
         with pytest.raises(ValueError, match="merge=True is for a model with an adapter"):

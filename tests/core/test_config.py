@@ -1,7 +1,6 @@
 import dataclasses
 
 import pytest
-
 from sdpo_lab.config import CHOICES, INERT, OPTIONAL, PRESETS, RANGES, TEMPLATES, SDPOConfig
 
 
@@ -20,7 +19,15 @@ def test_every_field_is_checked():
 @pytest.mark.parametrize("name", RANGES)
 def test_numbers_out_of_range_are_refused_with_name_value_and_range(name):
     kind, low, high = RANGES[name]
-    for bad in (high * 2 + 1, low - 1, float("nan"), float("inf"), "3", True, *([] if name in OPTIONAL else [None])):
+    for bad in (
+        high * 2 + 1,
+        low - 1,
+        float("nan"),
+        float("inf"),
+        "3",
+        True,
+        *([] if name in OPTIONAL else [None]),
+    ):
         with pytest.raises((ValueError, TypeError), match=rf"{name} must be .* got "):
             SDPOConfig(**{name: bad})
 
@@ -38,14 +45,26 @@ def test_unknown_fields_and_presets_name_the_nearest():
         SDPOConfig.preset("labtop")
 
 
-@pytest.mark.parametrize("template", ["no slot", "{prompt}{solution}", "{prompt}{solution}{feedback}{more}", "{prompt}{solution}{feedback}}", 3])
+@pytest.mark.parametrize(
+    "template",
+    [
+        "no slot",
+        "{prompt}{solution}",
+        "{prompt}{solution}{feedback}{more}",
+        "{prompt}{solution}{feedback}}",
+        3,
+    ],
+)
 def test_templates(template):
     with pytest.raises((ValueError, TypeError), match="reprompt_template"):
         SDPOConfig(reprompt_template=template)
 
 
 def test_a_knob_that_does_nothing_is_refused_only_when_it_was_set():
-    with pytest.raises(ValueError, match="distillation_topk=5 would do nothing: distillation_mode is not 'topk_logits'"):
+    with pytest.raises(
+        ValueError,
+        match="distillation_topk=5 would do nothing: distillation_mode is not 'topk_logits'",
+    ):
         SDPOConfig(distillation_mode="full_logits", distillation_topk=5)
     SDPOConfig(distillation_mode="full_logits")
     with pytest.raises(ValueError, match="teacher_update_rate=0.1 would do nothing"):
@@ -56,22 +75,68 @@ def test_a_knob_that_does_nothing_is_refused_only_when_it_was_set():
         assert name in {f.name for f in dataclasses.fields(SDPOConfig)}
 
 
-@pytest.mark.parametrize("fields, words", [
-    (dict(advantage_lambda=0.9, distillation_alpha=0.5), "advantage_lambda=0.9 needs distillation_alpha=1, got 0.5"),
-    (dict(advantage_clip=5.0, distillation_alpha=0.0), "advantage_clip=5.0 needs distillation_alpha=1, got 0.0"),
-    (dict(advantage_lambda=0.9, distillation_weight=0.5), "advantage_lambda=0.9 mixes advantages, distillation_weight=0.5 mixes losses"),
-    (dict(advantage_lambda=0.5, num_generations=1, generation_batch_size=4), "at least 2 for GRPO's advantage"),
-    (dict(steps_per_generation=3), "multiple of steps_per_generation; got 256 and 3"),
-    (dict(distillation_is_clip=3.0), "distillation_is_clip=3.0 would do nothing: steps_per_generation=1 and num_iterations=1"),
-    (dict(epsilon=0.1, steps_per_generation=4), "epsilon=0.1 would do nothing: distillation_weight=1 with advantage_lambda=0"),
-    (dict(distillation_mode="sequence", distillation_alpha=0.5), "'sampled_token' and 'sequence' follow the reverse KL"),
-    (dict(distillation_is_clip=3.0, steps_per_generation=4, advantage_lambda=0.5, distillation_mode="sampled_token"), "clipped by epsilon"),
-    (dict(teacher_sync="optimizer_step"), "teacher_sync='optimizer_step' would do nothing: steps_per_generation=1"),
-    (dict(teacher_sync="optimizer_step", steps_per_generation=4, teacher_model_kind="frozen"), "only teacher_model_kind='ema' moves"),
-    (dict(demonstration="first", use_successful_as_teacher=False), "use_successful_as_teacher=False shows no solution"),
-    (dict(dont_reprompt_on_self_success=False, self_success="own"), "self_success is not 'sibling'"),
-    (dict(attempt_template="{previous_attempt}"), "include_own_attempt=False"),
-])
+@pytest.mark.parametrize(
+    "fields, words",
+    [
+        (
+            dict(advantage_lambda=0.9, distillation_alpha=0.5),
+            "advantage_lambda=0.9 needs distillation_alpha=1, got 0.5",
+        ),
+        (
+            dict(advantage_clip=5.0, distillation_alpha=0.0),
+            "advantage_clip=5.0 needs distillation_alpha=1, got 0.0",
+        ),
+        (
+            dict(advantage_lambda=0.9, distillation_weight=0.5),
+            "advantage_lambda=0.9 mixes advantages, distillation_weight=0.5 mixes losses",
+        ),
+        (
+            dict(advantage_lambda=0.5, num_generations=1, generation_batch_size=4),
+            "at least 2 for GRPO's advantage",
+        ),
+        (dict(steps_per_generation=3), "multiple of steps_per_generation; got 256 and 3"),
+        (
+            dict(distillation_is_clip=3.0),
+            "distillation_is_clip=3.0 would do nothing: steps_per_generation=1 and num_iterations=1",
+        ),
+        (
+            dict(epsilon=0.1, steps_per_generation=4),
+            "epsilon=0.1 would do nothing: distillation_weight=1 with advantage_lambda=0",
+        ),
+        (
+            dict(distillation_mode="sequence", distillation_alpha=0.5),
+            "'sampled_token' and 'sequence' follow the reverse KL",
+        ),
+        (
+            dict(
+                distillation_is_clip=3.0,
+                steps_per_generation=4,
+                advantage_lambda=0.5,
+                distillation_mode="sampled_token",
+            ),
+            "clipped by epsilon",
+        ),
+        (
+            dict(teacher_sync="optimizer_step"),
+            "teacher_sync='optimizer_step' would do nothing: steps_per_generation=1",
+        ),
+        (
+            dict(
+                teacher_sync="optimizer_step", steps_per_generation=4, teacher_model_kind="frozen"
+            ),
+            "only teacher_model_kind='ema' moves",
+        ),
+        (
+            dict(demonstration="first", use_successful_as_teacher=False),
+            "use_successful_as_teacher=False shows no solution",
+        ),
+        (
+            dict(dont_reprompt_on_self_success=False, self_success="own"),
+            "self_success is not 'sibling'",
+        ),
+        (dict(attempt_template="{previous_attempt}"), "include_own_attempt=False"),
+    ],
+)
 def test_contradictions_name_both_knobs(fields, words):
     with pytest.raises(ValueError, match=words):
         SDPOConfig(**fields)
@@ -80,15 +145,24 @@ def test_contradictions_name_both_knobs(fields, words):
 def test_a_contradiction_is_refused_wherever_it_comes_from():
     """Also where no field counts as set by hand: from a file, or by a change under way."""
     with pytest.raises(ValueError, match="needs distillation_alpha=1"):
-        SDPOConfig.from_dict({**SDPOConfig().to_dict(), "advantage_clip": 5.0, "distillation_alpha": 0.5})
+        SDPOConfig.from_dict(
+            {**SDPOConfig().to_dict(), "advantage_clip": 5.0, "distillation_alpha": 0.5}
+        )
     with pytest.raises(ValueError, match="needs distillation_alpha=1"):
         SDPOConfig(advantage_lambda=0.9).replace(live=True, distillation_alpha=0.5)
 
 
 def test_the_paper_s_presets_are_its_table_12():
     rich, test_time = SDPOConfig.preset("paper-rich-feedback"), SDPOConfig.preset("paper-test-time")
-    assert rich.steps_per_generation == 32 and rich.generation_batch_size // rich.steps_per_generation == rich.num_generations  # one question a mini-batch
-    assert test_time.advantage_clip == 5 and rich.distillation_is_clip == 2 and rich.teacher_sync == "rollout_batch"
+    assert (
+        rich.steps_per_generation == 32
+        and rich.generation_batch_size // rich.steps_per_generation == rich.num_generations
+    )  # one question a mini-batch
+    assert (
+        test_time.advantage_clip == 5
+        and rich.distillation_is_clip == 2
+        and rich.teacher_sync == "rollout_batch"
+    )
 
 
 def test_groups_must_fill_the_batch():

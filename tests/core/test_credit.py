@@ -4,12 +4,12 @@ import math
 
 import pytest
 import torch
-
-import sdpo_lab as lab
 from sdpo_lab.chat import encode_chat
 from sdpo_lab.credit import byte_spans, split_text, token_text
 from sdpo_lab.reprompt import teacher_messages
 from sdpo_lab.tasks.base import Problem
+
+import sdpo_lab as lab
 
 PROBLEM = Problem("p", [{"role": "user", "content": "Will it rain in Oslo?"}])
 COMPLETION, FEEDBACK = "weather(city='Oslo')", "TypeError: no 'city'"
@@ -27,50 +27,86 @@ def test_the_numbers_are_those_of_two_forwards(tiny):
     c = lab.credit(model, tokenizer, PROBLEM, COMPLETION, feedback=FEEDBACK)
     config = lab.SDPOConfig.preset("laptop")
     p = by_hand(model, tokenizer, PROBLEM.messages, c.completion_ids)
-    q = by_hand(model, tokenizer, teacher_messages(PROBLEM.messages, "", FEEDBACK, config), c.completion_ids)
+    q = by_hand(
+        model, tokenizer, teacher_messages(PROBLEM.messages, "", FEEDBACK, config), c.completion_ids
+    )
     at = torch.tensor(c.completion_ids)[:, None]
-    assert torch.allclose(c.student_distribution, p, atol=1e-5) and torch.allclose(c.teacher_distribution, q, atol=1e-5)
+    assert torch.allclose(c.student_distribution, p, atol=1e-5) and torch.allclose(
+        c.teacher_distribution, q, atol=1e-5
+    )
     assert torch.allclose(c.advantages, (q - p).gather(1, at)[:, 0], atol=1e-5)
     assert torch.allclose(c.divergence, lab.losses.divergence(p, q, 0.5), atol=1e-5)
     assert math.isclose(c.shift_bits, float((q.exp() * (q - p)).sum() / math.log(2)), rel_tol=1e-4)
     assert torch.allclose(c.student_entropy, -(p.exp() * p).sum(-1), atol=1e-5)
     order = p.argsort(-1, descending=True)
-    assert c.student_ranks.tolist() == [1 + order[t].tolist().index(i) for t, i in enumerate(c.completion_ids)]
+    assert c.student_ranks.tolist() == [
+        1 + order[t].tolist().index(i) for t, i in enumerate(c.completion_ids)
+    ]
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters())) and not model.training
-    assert c.shown == {"feedback": FEEDBACK} and FEEDBACK in c.teacher_prompt and FEEDBACK not in c.student_prompt
+    assert (
+        c.shown == {"feedback": FEEDBACK}
+        and FEEDBACK in c.teacher_prompt
+        and FEEDBACK not in c.student_prompt
+    )
 
 
 def test_nothing_to_show_changes_nothing(tiny):
     c = lab.credit(*tiny, PROBLEM, COMPLETION)
-    assert c.advantages.abs().max() == 0 and c.shift_bits == 0 and c.student_prompt == c.teacher_prompt
+    assert (
+        c.advantages.abs().max() == 0 and c.shift_bits == 0 and c.student_prompt == c.teacher_prompt
+    )
 
 
 def test_the_alternatives_and_their_tails_make_one(tiny):
     c = lab.credit(*tiny, PROBLEM, COMPLETION, solution="weather(town='Oslo')")
     for t, row in enumerate(c.top(5)):
         for role in ("student", "teacher"):
-            assert len(row[role]) == 5 and math.isclose(sum(p for _, p in row[role]) + row[f"{role} tail"], 1, abs_tol=1e-5)
+            assert len(row[role]) == 5 and math.isclose(
+                sum(p for _, p in row[role]) + row[f"{role} tail"], 1, abs_tol=1e-5
+            )
         assert row == c.top(5, at=t)[0]
     everything = c.top(10_000, at=0)[0]
-    assert len(everything["student"]) == c.student_distribution.shape[1] and everything["student tail"] < 1e-5
+    assert (
+        len(everything["student"]) == c.student_distribution.shape[1]
+        and everything["student tail"] < 1e-5
+    )
 
 
-@pytest.mark.parametrize("text", ["plain text", "weather(city='Zürich')", "👩‍👩‍👧 family, 🇳🇴 flag", "مرحبا بالعالم", "日本語のテキスト", "tab\tnew\nline  two", "e\u0301 \u200b\u202e"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "plain text",
+        "weather(city='Zürich')",
+        "👩‍👩‍👧 family, 🇳🇴 flag",
+        "مرحبا بالعالم",
+        "日本語のテキスト",
+        "tab\tnew\nline  two",
+        "e\u0301 \u200b\u202e",
+    ],
+)
 def test_spans_cut_the_bytes_of_the_text(tiny, text):
     model, tokenizer = tiny
     c = lab.credit(model, tokenizer, PROBLEM, text)
     assert c.text == text
-    assert c.spans[0][0] == 0 and c.spans[-1][1] == len(text.encode()) and all(a[1] == b[0] for a, b in zip(c.spans, c.spans[1:]))
+    assert (
+        c.spans[0][0] == 0
+        and c.spans[-1][1] == len(text.encode())
+        and all(a[1] == b[0] for a, b in zip(c.spans, c.spans[1:]))
+    )
     # this tokenizer is byte-level, so every token holds at least a byte, and its bytes are those of the text
     for (begin, end), i in zip(c.spans, c.completion_ids):
-        assert end > begin and tokenizer.decode([i]) == text.encode()[begin:end].decode("utf-8", "replace")
+        assert end > begin and tokenizer.decode([i]) == text.encode()[begin:end].decode(
+            "utf-8", "replace"
+        )
 
 
 def test_a_character_of_several_tokens_is_written_with_its_last_and_its_bytes_are_divided(tiny):
     _, tokenizer = tiny
     ids = tokenizer("a👩b", add_special_tokens=False).input_ids
     tokens = split_text(tokenizer, ids)
-    assert "".join(tokens) == "a👩b" and tokens.count("") == 3, "four bytes, none of them known together to this tokenizer"
+    assert "".join(tokens) == "a👩b" and tokens.count("") == 3, (
+        "four bytes, none of them known together to this tokenizer"
+    )
     assert byte_spans(tokenizer, ids, tokens) == [(i, i + 1) for i in range(6)]
     assert token_text(tokenizer, ids[1]) == "<F0>" and token_text(tokenizer, ids[0]) == "a"
 
@@ -86,8 +122,16 @@ def test_bytes_that_make_no_character_belong_to_the_last_token(tiny):
 
 def test_special_tokens_are_there_and_their_strings_in_text_are_not(tiny):
     model, tokenizer = tiny
-    ended = lab.credit(model, tokenizer, PROBLEM, [*tokenizer("a", add_special_tokens=False).input_ids, tokenizer.eos_token_id])
-    assert ended.tokens[-1] == tokenizer.eos_token and ended.spans[-1] == (1, 1 + len(tokenizer.eos_token))
+    ended = lab.credit(
+        model,
+        tokenizer,
+        PROBLEM,
+        [*tokenizer("a", add_special_tokens=False).input_ids, tokenizer.eos_token_id],
+    )
+    assert ended.tokens[-1] == tokenizer.eos_token and ended.spans[-1] == (
+        1,
+        1 + len(tokenizer.eos_token),
+    )
     typed = lab.credit(model, tokenizer, PROBLEM, "a" + tokenizer.eos_token)
     assert typed.text == ended.text and tokenizer.eos_token_id not in typed.completion_ids
 
@@ -121,7 +165,15 @@ def test_the_oracle_reads_what_the_teacher_reads(tiny):
     shown = lab.credit(model, tokenizer, problem, right, solution=right, task=TASK)
     assert shown.oracle_log_probs.abs().max() < 1e-6, "shown the answer, the oracle is sure of it"
     assert float(alone.oracle_log_probs.sum().exp()) == pytest.approx(TASK_prior(problem), rel=1e-3)
-    told = lab.credit(model, tokenizer, problem, wrong, feedback=TASK.judge(problem, wrong).feedback, attempt=wrong, task=TASK)
+    told = lab.credit(
+        model,
+        tokenizer,
+        problem,
+        wrong,
+        feedback=TASK.judge(problem, wrong).feedback,
+        attempt=wrong,
+        task=TASK,
+    )
     assert -math.inf in told.oracle_log_probs.tolist(), "the name the message excludes"
     assert told.oracle_log_probs[-1].isnan(), "after it there is no posterior"
     assert torch.equal(told.oracle_advantages.isnan(), told.oracle_log_probs.isnan())
@@ -148,5 +200,7 @@ def test_a_text_no_judge_would_say_leaves_the_oracle_without_opinion(tiny):
 def test_no_oracle_where_there_is_none(tiny):
     several = lab.load_task("toolcall", seed=100, calls=2)
     problem = several.problems(1)[0]
-    assert lab.credit(*tiny, problem, several.solution(problem), task=several).oracle_log_probs is None
+    assert (
+        lab.credit(*tiny, problem, several.solution(problem), task=several).oracle_log_probs is None
+    )
     assert lab.credit(*tiny, PROBLEM, COMPLETION, task=object()).oracle_log_probs is None

@@ -1,9 +1,9 @@
 import copy
 
 import pytest
+from sdpo_lab.evaluation import wilson
 
 import sdpo_lab as lab
-from sdpo_lab.evaluation import wilson
 from sdpo_lab.tasks import Problem
 
 
@@ -19,7 +19,10 @@ class Known:
     """Right for the problems whose number is even: accuracies are known whatever the model writes."""
 
     def problems(self, n, split="train", seed=0):
-        return [Problem(f"{split}{i}", [{"role": "user", "content": f"{i}"}], {"right": i % 2 == 0}) for i in range(n)]
+        return [
+            Problem(f"{split}{i}", [{"role": "user", "content": f"{i}"}], {"right": i % 2 == 0})
+            for i in range(n)
+        ]
 
     def judge(self, problem, completion):
         return (1.0, "") if problem.data["right"] else (0.0, "no")
@@ -27,11 +30,26 @@ class Known:
 
 def test_accuracies_are_those_of_the_judge(tiny):
     model, tokenizer = tiny
-    trainer = lab.SDPOTrainer(model, tokenizer, Known(), lab.SDPOConfig.preset("laptop", generation_batch_size=8, num_generations=4, max_completion_length=4))
+    trainer = lab.SDPOTrainer(
+        model,
+        tokenizer,
+        Known(),
+        lab.SDPOConfig.preset(
+            "laptop", generation_batch_size=8, num_generations=4, max_completion_length=4
+        ),
+    )
     e = trainer.evaluate(40)
-    assert e.accuracy == e.accuracy_low_temperature == e.greedy == e.pass_at_8 == 0.5 and e.n == 40 and e.split == "test"
-    assert e.interval == pytest.approx(wilson(20, 40)) and e.interval_pass_at_8 == pytest.approx(wilson(16, 32))
-    teacher = trainer.evaluate(40, role="teacher")  # 10 problems in groups of 4: each attempt's own problem is what is judged
+    assert (
+        e.accuracy == e.accuracy_low_temperature == e.greedy == e.pass_at_8 == 0.5
+        and e.n == 40
+        and e.split == "test"
+    )
+    assert e.interval == pytest.approx(wilson(20, 40)) and e.interval_pass_at_8 == pytest.approx(
+        wilson(16, 32)
+    )
+    teacher = trainer.evaluate(
+        40, role="teacher"
+    )  # 10 problems in groups of 4: each attempt's own problem is what is judged
     assert teacher.accuracy == 0.5 and teacher.n == 40
 
 

@@ -4,15 +4,17 @@ import json
 
 import pytest
 import torch
+from sdpo_lab.chat import encode_chat, end_ids
 
 import sdpo_lab as lab
-from sdpo_lab.chat import encode_chat, end_ids
 from tests.core.test_architectures import random_model
 from tests.core.test_trainer import SMALL, Vowels
 
 #: Qwen3's way: an empty thought unless thinking is asked for.
-THINKING = ("{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}<|im_start|>assistant\n"
-            "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}{% if city is defined %}in {{ city }}{% endif %}")
+THINKING = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}<|im_start|>assistant\n"
+    "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}{% if city is defined %}in {{ city }}{% endif %}"
+)
 
 
 @pytest.fixture
@@ -38,8 +40,14 @@ def rendered(tokenizer):
 def test_thinking_is_off_by_default_and_a_setting_that_travels(folder, tmp_path):
     _, tokenizer = lab.load_model(str(folder), chat_template=THINKING)
     assert rendered(tokenizer).endswith("<think>\n\n</think>\n\n")
-    model, tokenizer = lab.load_model(str(folder), chat_template=THINKING, chat_template_kwargs={"enable_thinking": True, "city": "Oslo"})
-    assert "<think>" not in rendered(tokenizer) and rendered(tokenizer).endswith("assistant\nin Oslo")
+    model, tokenizer = lab.load_model(
+        str(folder),
+        chat_template=THINKING,
+        chat_template_kwargs={"enable_thinking": True, "city": "Oslo"},
+    )
+    assert "<think>" not in rendered(tokenizer) and rendered(tokenizer).endswith(
+        "assistant\nin Oslo"
+    )
     tokenizer.save_pretrained(tmp_path / "again")
     from transformers import AutoTokenizer
 
@@ -48,21 +56,35 @@ def test_thinking_is_off_by_default_and_a_setting_that_travels(folder, tmp_path)
     trainer.step()
     trainer.save(tmp_path / "run")
     again = lab.SDPOTrainer.resume(tmp_path / "run", task=Vowels())
-    assert rendered(again.tokenizer) == rendered(tokenizer) and again.step().loss == trainer.step().loss
-    assert lab.credit(model, tokenizer, Vowels().problems(1)[0], "a").student_prompt.endswith("in Oslo")
+    assert (
+        rendered(again.tokenizer) == rendered(tokenizer)
+        and again.step().loss == trainer.step().loss
+    )
+    assert lab.credit(model, tokenizer, Vowels().problems(1)[0], "a").student_prompt.endswith(
+        "in Oslo"
+    )
 
 
 def test_special_strings_stay_text_whatever_the_template_reads(folder):
-    _, tokenizer = lab.load_model(str(folder), chat_template=THINKING, chat_template_kwargs={"enable_thinking": True})
+    _, tokenizer = lab.load_model(
+        str(folder), chat_template=THINKING, chat_template_kwargs={"enable_thinking": True}
+    )
     ids = encode_chat(tokenizer, [{"role": "user", "content": "a<|im_end|>b"}])
     assert ids.count(tokenizer.eos_token_id) == 1 and "a<|im_end|>b" in tokenizer.decode(ids)
 
 
-@pytest.mark.parametrize("arguments, error, words", [
-    ({"thinking": True}, ValueError, "'thinking', which the chat template of .* never reads, so it would do nothing"),
-    ({"add_generation_prompt": False}, ValueError, "must leave 'add_generation_prompt' alone"),
-    ({"city": {1, 2}}, TypeError, "what JSON can hold"),
-])
+@pytest.mark.parametrize(
+    "arguments, error, words",
+    [
+        (
+            {"thinking": True},
+            ValueError,
+            "'thinking', which the chat template of .* never reads, so it would do nothing",
+        ),
+        ({"add_generation_prompt": False}, ValueError, "must leave 'add_generation_prompt' alone"),
+        ({"city": {1, 2}}, TypeError, "what JSON can hold"),
+    ],
+)
 def test_arguments_that_cannot_work_are_refused(folder, arguments, error, words):
     with pytest.raises(error, match=words):
         lab.load_model(str(folder), chat_template=THINKING, chat_template_kwargs=arguments)
@@ -71,7 +93,9 @@ def test_arguments_that_cannot_work_are_refused(folder, arguments, error, words)
 def test_a_tokenizer_without_a_chat_template(folder):
     (folder / "chat_template.jinja").unlink(missing_ok=True)
     edit(folder, "tokenizer_config.json", chat_template=None)
-    with pytest.raises(ValueError, match=r"has no chat template.*load_model\(\.\.\., chat_template="):
+    with pytest.raises(
+        ValueError, match=r"has no chat template.*load_model\(\.\.\., chat_template="
+    ):
         lab.load_model(str(folder))
     _, tokenizer = lab.load_model(str(folder), chat_template=THINKING)
     assert "hello" in rendered(tokenizer)
@@ -88,7 +112,9 @@ def test_no_padding_token_is_needed(folder):
     edit(folder, "config.json", pad_token_id=None)
     model, tokenizer = lab.load_model(str(folder))
     assert tokenizer.pad_token_id is None
-    record = lab.SDPOTrainer(model, tokenizer, Vowels(), lab.SDPOConfig.preset("laptop", **SMALL)).step()
+    record = lab.SDPOTrainer(
+        model, tokenizer, Vowels(), lab.SDPOConfig.preset("laptop", **SMALL)
+    ).step()
     assert record.loss > 0
 
 
@@ -107,7 +133,15 @@ def test_no_end_token_is_refused_with_a_way_out(folder):
 def test_code_of_a_repository_is_never_run(folder, tmp_path):
     mark = tmp_path / "mark"
     (folder / "modeling_own.py").write_text(f"open({str(mark)!r}, 'w')\n")
-    edit(folder, "config.json", model_type="own", auto_map={"AutoConfig": "modeling_own.Config", "AutoModelForCausalLM": "modeling_own.Model"})
+    edit(
+        folder,
+        "config.json",
+        model_type="own",
+        auto_map={
+            "AutoConfig": "modeling_own.Config",
+            "AutoModelForCausalLM": "modeling_own.Model",
+        },
+    )
     with pytest.raises(ValueError, match="brings code of its own, which is never run here"):
         lab.load_model(str(folder))
     with pytest.raises(TypeError, match="trust_remote_code"):
@@ -123,7 +157,9 @@ def test_attention_can_be_chosen_and_changes_no_number_beyond_rounding(folder):
         with torch.no_grad():
             logits[name] = model(ids).logits
     assert torch.allclose(logits["sdpa"], logits["eager"], atol=1e-4)
-    with pytest.raises(ValueError, match="attn_implementation must be one of 'auto', 'sdpa', 'eager'"):
+    with pytest.raises(
+        ValueError, match="attn_implementation must be one of 'auto', 'sdpa', 'eager'"
+    ):
         lab.load_model(str(folder), attn_implementation="flash_attention_2")
 
 
@@ -140,6 +176,9 @@ def test_another_family_from_a_folder_of_half_precision_weights(tiny, tmp_path, 
     trainer = lab.SDPOTrainer(model, tokenizer, Vowels(), lab.SDPOConfig.preset("laptop", **SMALL))
     assert trainer.step().loss > 0
     trainer.save_pretrained(tmp_path / "merged", merge=True)
-    merged, ids = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32).eval(), torch.arange(5, 25)[None]
+    merged, ids = (
+        AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32).eval(),
+        torch.arange(5, 25)[None],
+    )
     with torch.no_grad():
         assert torch.allclose(merged(ids).logits, model.eval()(ids).logits, atol=1e-4)

@@ -5,9 +5,9 @@ import time
 
 import pytest
 import torch
+from sdpo_lab.memory import SHAPES, skeleton, training_memory
 
 import sdpo_lab as lab
-from sdpo_lab.memory import SHAPES, skeleton, training_memory
 from sdpo_lab.models import add_adapter, lora_config
 
 GIB = 2**30
@@ -19,7 +19,13 @@ def free_memory():
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("name, needed", [("HuggingFaceTB/SmolLM2-135M-Instruct", 2), pytest.param("Qwen/Qwen3-0.6B", 5, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name, needed",
+    [
+        ("HuggingFaceTB/SmolLM2-135M-Instruct", 2),
+        pytest.param("Qwen/Qwen3-0.6B", 5, marks=pytest.mark.slow),
+    ],
+)
 def test_one_step_of_the_real_shape(name, needed):
     if free_memory() < needed * GIB:
         pytest.skip(f"needs {needed} GiB of free memory")
@@ -36,23 +42,43 @@ def test_one_step_of_the_real_shape(name, needed):
 
     class Short:
         def problems(self, n, split="train", seed=0):
-            return [lab.Problem(f"{seed}-{i}", [{"role": "user", "content": f"weather in Oslo {i}"}]) for i in range(n)]
+            return [
+                lab.Problem(f"{seed}-{i}", [{"role": "user", "content": f"weather in Oslo {i}"}])
+                for i in range(n)
+            ]
 
         def judge(self, problem, completion):
             return (0.0, "wrong: say something else")
 
-    fields = dict(generation_batch_size=4, num_generations=2, max_completion_length=8, per_device_train_batch_size=2, learning_rate=1e-3)
+    fields = dict(
+        generation_batch_size=4,
+        num_generations=2,
+        max_completion_length=8,
+        per_device_train_batch_size=2,
+        learning_rate=1e-3,
+    )
     trainer = lab.SDPOTrainer(model, tokenizer, Short(), lab.SDPOConfig.preset("laptop", **fields))
     before = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
     record = trainer.step()
-    moved = [n for n, p in model.named_parameters() if n in before and not torch.equal(p, before[n])]
-    assert record.metrics["active_fraction"] == 1 and record.loss > 0 and record.metrics["grad_norm"] > 0 and record.metrics["not_finite"] == 0
+    moved = [
+        n for n, p in model.named_parameters() if n in before and not torch.equal(p, before[n])
+    ]
+    assert (
+        record.metrics["active_fraction"] == 1
+        and record.loss > 0
+        and record.metrics["grad_norm"] > 0
+        and record.metrics["not_finite"] == 0
+    )
     assert len(moved) >= len(before) // 2 and all("lora_B" in n or "lora_A" in n for n in moved)
-    expected = training_memory(name, lora=16, attempts=4, per_device=2, prompt_tokens=64, completion_tokens=8, bf16=False)
+    expected = training_memory(
+        name, lora=16, attempts=4, per_device=2, prompt_tokens=64, completion_tokens=8, bf16=False
+    )
     assert sum(p.numel() for p in model.parameters()) == expected.parameters + expected.trainable
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(f"{name}: {expected.parameters:,} parameters, {time.perf_counter() - began:.0f} s, at most {peak / GIB:.1f} GiB in this process, "
-          f"estimated {expected.total / GIB:.1f}")
+    print(
+        f"{name}: {expected.parameters:,} parameters, {time.perf_counter() - began:.0f} s, at most {peak / GIB:.1f} GiB in this process, "
+        f"estimated {expected.total / GIB:.1f}"
+    )
 
 
 def test_the_shapes_have_room_for_the_shipped_tokenizer():

@@ -17,13 +17,19 @@ def logits(*rows):
 def test_constants_of_other_implementations():
     """Values computed with the official code and TRL's."""
     ids = torch.zeros(1, 1, dtype=torch.long)
-    assert losses.distillation_loss(logits([.8, .2]), logits([.5, .5]), ids, mode="full_logits", alpha=0.0).item() == pytest.approx(.223144, abs=1e-6)
-    s, t = logits([.1, .9], [.7, .3]), logits([.4, .6], [.2, .8])
+    assert losses.distillation_loss(
+        logits([0.8, 0.2]), logits([0.5, 0.5]), ids, mode="full_logits", alpha=0.0
+    ).item() == pytest.approx(0.223144, abs=1e-6)
+    s, t = logits([0.1, 0.9], [0.7, 0.3]), logits([0.4, 0.6], [0.2, 0.8])
     sampled = losses.distillation_loss(s, t, torch.tensor([[1, 0]]), mode="sampled_token")
-    assert sampled[0].tolist() == pytest.approx([-.042720, -.446829], abs=1e-6)
-    s, t = logits([.5, .3, .2]), logits([.2, .6, .2])
-    assert losses.distillation_loss(s, t, ids, top_k=2, add_tail=False, alpha=0.0).item() == pytest.approx(.290788, abs=1e-6)
-    assert losses.distillation_loss(s, t, ids, top_k=2, add_tail=True, alpha=0.0).item() == pytest.approx(.232630, abs=1e-6)
+    assert sampled[0].tolist() == pytest.approx([-0.042720, -0.446829], abs=1e-6)
+    s, t = logits([0.5, 0.3, 0.2]), logits([0.2, 0.6, 0.2])
+    assert losses.distillation_loss(
+        s, t, ids, top_k=2, add_tail=False, alpha=0.0
+    ).item() == pytest.approx(0.290788, abs=1e-6)
+    assert losses.distillation_loss(
+        s, t, ids, top_k=2, add_tail=True, alpha=0.0
+    ).item() == pytest.approx(0.232630, abs=1e-6)
 
 
 def random_pair(seed, v=13, scale=2.0):
@@ -44,11 +50,15 @@ def closed_form(p, q, alpha):
 def test_gradient_is_the_closed_form(alpha):
     student, teacher = random_pair(1)
     student.requires_grad_()
-    losses.distillation_loss(student, teacher, torch.zeros(2, 3, dtype=torch.long), mode="full_logits", alpha=alpha).sum().backward()
+    losses.distillation_loss(
+        student, teacher, torch.zeros(2, 3, dtype=torch.long), mode="full_logits", alpha=alpha
+    ).sum().backward()
     p, q = student.detach().softmax(-1), teacher.softmax(-1)
     assert torch.allclose(student.grad, closed_form(p, q, alpha), atol=1e-12)
     if alpha == 1:  # the first version of the paper forgot the weight p: it must not pass
-        assert not torch.allclose(student.grad, (p / q).log() - (p / q).log().mean(-1, keepdim=True), atol=1e-3)
+        assert not torch.allclose(
+            student.grad, (p / q).log() - (p / q).log().mean(-1, keepdim=True), atol=1e-3
+        )
 
 
 @pytest.mark.parametrize("mode", ["full_logits", "topk_logits"])
@@ -59,7 +69,9 @@ def test_gradient_by_finite_differences(mode, alpha, tail):
     ids = torch.zeros(2, 3, dtype=torch.long)
 
     def f(x):
-        return losses.distillation_loss(x, teacher, ids, mode=mode, alpha=alpha, top_k=3, add_tail=tail)
+        return losses.distillation_loss(
+            x, teacher, ids, mode=mode, alpha=alpha, top_k=3, add_tail=tail
+        )
 
     assert torch.autograd.gradcheck(f, student.requires_grad_(), atol=1e-6)
 
@@ -80,7 +92,9 @@ def test_equal_distributions_give_neither_loss_nor_gradient():
     student, _ = random_pair(3)
     for mode in ("full_logits", "topk_logits", "sampled_token"):
         x = student.clone().requires_grad_()
-        loss = losses.distillation_loss(x, student.clone(), torch.zeros(2, 3, dtype=torch.long), mode=mode, alpha=1.0, top_k=4)
+        loss = losses.distillation_loss(
+            x, student.clone(), torch.zeros(2, 3, dtype=torch.long), mode=mode, alpha=1.0, top_k=4
+        )
         loss.sum().backward()
         assert loss.abs().max() < 1e-12 and x.grad.abs().max() < 1e-12
 
@@ -92,9 +106,13 @@ def test_sampled_token_estimates_the_reverse_kl_gradient():
     p, total = student.softmax(-1)[0, 0], torch.zeros(5, dtype=torch.float64)
     for token in range(5):
         x = student.clone().requires_grad_()
-        losses.distillation_loss(x, teacher, torch.tensor([[token]]), mode="sampled_token").sum().backward()
+        losses.distillation_loss(
+            x, teacher, torch.tensor([[token]]), mode="sampled_token"
+        ).sum().backward()
         total += p[token] * x.grad[0, 0]
-    assert torch.allclose(total, closed_form(student.softmax(-1), teacher.softmax(-1), 1.0)[0, 0], atol=1e-12)
+    assert torch.allclose(
+        total, closed_form(student.softmax(-1), teacher.softmax(-1), 1.0)[0, 0], atol=1e-12
+    )
 
 
 def test_no_gradient_reaches_the_teacher_and_half_precision_is_upcast():
@@ -103,7 +121,11 @@ def test_no_gradient_reaches_the_teacher_and_half_precision_is_upcast():
     teacher.requires_grad_()
     losses.distillation_loss(student, teacher, torch.zeros(2, 3, dtype=torch.long)).sum().backward()
     assert teacher.grad is None and student.grad is not None
-    low = losses.distillation_loss(student.detach().bfloat16(), teacher.detach().bfloat16(), torch.zeros(2, 3, dtype=torch.long))
+    low = losses.distillation_loss(
+        student.detach().bfloat16(),
+        teacher.detach().bfloat16(),
+        torch.zeros(2, 3, dtype=torch.long),
+    )
     assert low.dtype == torch.float32
 
 
@@ -112,16 +134,21 @@ def test_extreme_logits_stay_finite():
     teacher = torch.tensor([[[-80.0, 80.0, 0.0]]])
     for alpha in (0.0, 0.5, 1.0):
         for k in (1, 2, 3):
-            loss = losses.distillation_loss(student, teacher, torch.zeros(1, 1, dtype=torch.long), alpha=alpha, top_k=k)
+            loss = losses.distillation_loss(
+                student, teacher, torch.zeros(1, 1, dtype=torch.long), alpha=alpha, top_k=k
+            )
             (grad,) = torch.autograd.grad(loss.sum(), student)
             assert torch.isfinite(loss).all() and torch.isfinite(grad).all()
 
 
 def test_group_advantages():
     rewards = torch.tensor([[1.0, 0, 0, 1], [1, 1, 1, 1]])
-    assert losses.group_advantages(rewards).tolist() == [[.5, -.5, -.5, .5], [0, 0, 0, 0]]
+    assert losses.group_advantages(rewards).tolist() == [[0.5, -0.5, -0.5, 0.5], [0, 0, 0, 0]]
     scaled = losses.group_advantages(rewards, scale=True)
-    assert scaled[0, 0].item() == pytest.approx(.5 / (math.sqrt(1 / 3) + 1e-4)) and scaled[1].abs().max() == 0
+    assert (
+        scaled[0, 0].item() == pytest.approx(0.5 / (math.sqrt(1 / 3) + 1e-4))
+        and scaled[1].abs().max() == 0
+    )
 
 
 @pytest.mark.parametrize("reward", [1 / 3, 2 / 3, 0.1, 0.7])
@@ -134,19 +161,35 @@ def test_equal_rewards_have_exactly_no_advantage(reward, size, scale):
 def test_policy_loss_gradient_is_reinforce():
     student, _ = random_pair(6, v=4)
     student.requires_grad_()
-    ids, advantages = torch.tensor([[0, 1, 2], [3, 0, 1]]), torch.tensor([0.5, -1.0], dtype=torch.float64)
+    ids, advantages = (
+        torch.tensor([[0, 1, 2], [3, 0, 1]]),
+        torch.tensor([0.5, -1.0], dtype=torch.float64),
+    )
     loss = losses.policy_loss(student, ids, advantages[:, None])
     assert torch.allclose(loss, -advantages[:, None].expand(2, 3))
     loss.sum().backward()
     one_hot = torch.nn.functional.one_hot(ids, 4)
-    assert torch.allclose(student.grad, -advantages[:, None, None] * (one_hot - student.detach().softmax(-1)), atol=1e-12)
+    assert torch.allclose(
+        student.grad,
+        -advantages[:, None, None] * (one_hot - student.detach().softmax(-1)),
+        atol=1e-12,
+    )
 
 
-@pytest.mark.parametrize("normalize, expected", [("all_rows", 2 / 3), ("active_rows", 1.0), ("active_tokens", 1.0)])
+@pytest.mark.parametrize(
+    "normalize, expected", [("all_rows", 2 / 3), ("active_rows", 1.0), ("active_tokens", 1.0)]
+)
 def test_token_weights(normalize, expected):
-    mask, active = torch.tensor([[1.0, 1, 1, 0], [1, 0, 0, 0], [1, 1, 0, 0]]), torch.tensor([True, True, False])
+    mask, active = (
+        torch.tensor([[1.0, 1, 1, 0], [1, 0, 0, 0], [1, 1, 0, 0]]),
+        torch.tensor([True, True, False]),
+    )
     weights = losses.token_weights(mask, active, normalize)
-    assert weights.sum().item() == pytest.approx(expected) and weights[2].sum() == 0 and weights[0, 3] == 0
+    assert (
+        weights.sum().item() == pytest.approx(expected)
+        and weights[2].sum() == 0
+        and weights[0, 3] == 0
+    )
     if normalize == "active_tokens":
         assert weights[0, 0].item() == pytest.approx(1 / 4)
     nothing = losses.token_weights(mask, torch.tensor([False, False, False]), normalize)
@@ -155,7 +198,9 @@ def test_token_weights(normalize, expected):
 
 def test_unknown_mode_is_refused():
     with pytest.raises(ValueError, match="full_logits.*got 'toplogits'"):
-        losses.distillation_loss(*random_pair(1), torch.zeros(2, 3, dtype=torch.long), mode="toplogits")
+        losses.distillation_loss(
+            *random_pair(1), torch.zeros(2, 3, dtype=torch.long), mode="toplogits"
+        )
 
 
 # -- more constants of other implementations -----------------------------------------------------------------------------------------------
@@ -163,25 +208,46 @@ def test_unknown_mode_is_refused():
 
 def test_the_cap_of_the_importance_ratio_has_trls_constants():
     """TRL's importance_sampling_clipping_caps_token_ratio and compute_loss_applies_importance_sampling_clip (sampled tokens, mean of two)."""
-    weights = losses.importance_weights(torch.tensor([.4, .3]).log(), torch.tensor([.1, .2]).log(), clip=2.0)
+    weights = losses.importance_weights(
+        torch.tensor([0.4, 0.3]).log(), torch.tensor([0.1, 0.2]).log(), clip=2.0
+    )
     assert (torch.tensor([1.0, 2.0]) * weights).tolist() == pytest.approx([2, 3])
-    s, t, old = logits([.2, .8], [.4, .6]), logits([.5, .5], [.5, .5]), torch.tensor([[.05, .4]]).double().log()
+    s, t, old = (
+        logits([0.2, 0.8], [0.4, 0.6]),
+        logits([0.5, 0.5], [0.5, 0.5]),
+        torch.tensor([[0.05, 0.4]]).double().log(),
+    )
     ids = torch.zeros(1, 2, dtype=torch.long)
-    loss = losses.distillation_loss(s, t, ids, mode="sampled_token") * losses.importance_weights(losses.token_log_probs(s, ids), old, clip=2.0)
+    loss = losses.distillation_loss(s, t, ids, mode="sampled_token") * losses.importance_weights(
+        losses.token_log_probs(s, ids), old, clip=2.0
+    )
     assert loss.mean().item() == pytest.approx(1.576945, abs=1e-6)
 
 
 @pytest.mark.parametrize("normalize", ["all_rows", "active_rows", "active_tokens"])
 def test_a_masked_token_is_ignored(normalize):
-    s, t, ids = logits([.8, .2], [.1, .9]), logits([.5, .5], [.7, .3]), torch.zeros(1, 2, dtype=torch.long)
+    s, t, ids = (
+        logits([0.8, 0.2], [0.1, 0.9]),
+        logits([0.5, 0.5], [0.7, 0.3]),
+        torch.zeros(1, 2, dtype=torch.long),
+    )
     weights = losses.token_weights(torch.tensor([[1.0, 0]]), torch.tensor([True]), normalize)
-    assert (losses.distillation_loss(s, t, ids, mode="full_logits", alpha=0.0) * weights).sum().item() == pytest.approx(.223144, abs=1e-6)
+    assert (
+        losses.distillation_loss(s, t, ids, mode="full_logits", alpha=0.0) * weights
+    ).sum().item() == pytest.approx(0.223144, abs=1e-6)
 
 
 def test_the_importance_ratio_has_no_lower_bound_and_no_gradient():
-    new, old = torch.tensor([0.0, 0, 0, -100], requires_grad=True), torch.tensor([-100.0, -.5, 1, 0])
+    new, old = (
+        torch.tensor([0.0, 0, 0, -100], requires_grad=True),
+        torch.tensor([-100.0, -0.5, 1, 0]),
+    )
     weights = losses.importance_weights(new, old, clip=1e12)
-    assert weights.tolist() == pytest.approx([math.exp(20), math.exp(.5), math.exp(-1), math.exp(-20)]) and not weights.requires_grad
+    assert (
+        weights.tolist()
+        == pytest.approx([math.exp(20), math.exp(0.5), math.exp(-1), math.exp(-20)])
+        and not weights.requires_grad
+    )
 
 
 # -- gradients -----------------------------------------------------------------------------------------------------------------------------
@@ -215,7 +281,9 @@ def at(log_probs, ids=IDS):
 @pytest.mark.parametrize("alpha", [0.05, 0.3, 0.9])
 def test_gradient_of_every_jensen_shannon_divergence_by_finite_differences(mode, tail, alpha):
     student, teacher = random_pair(2, v=6)
-    f = lambda x: losses.distillation_loss(x, teacher, IDS, mode=mode, alpha=alpha, top_k=3, add_tail=tail)
+    f = lambda x: losses.distillation_loss(
+        x, teacher, IDS, mode=mode, alpha=alpha, top_k=3, add_tail=tail
+    )
     assert torch.autograd.gradcheck(f, student.requires_grad_(), atol=1e-6)
 
 
@@ -228,7 +296,10 @@ def test_gradient_of_a_token_credit_by_finite_differences_with_the_credit_frozen
     if mode == "sequence":
         credit = ((credit * MASK).sum(1) / MASK.sum(1))[:, None].expand(2, 3)
     expected = finite_differences(lambda x: -credit * at(x.log_softmax(-1)), student)
-    found = gradient(lambda x: losses.distillation_loss(x, teacher, IDS, mode=mode, clip=clip, mask=MASK), student)
+    found = gradient(
+        lambda x: losses.distillation_loss(x, teacher, IDS, mode=mode, clip=clip, mask=MASK),
+        student,
+    )
     assert torch.allclose(found, expected, atol=1e-8) and expected.abs().max() > 0.1
 
 
@@ -241,25 +312,39 @@ def test_gradient_of_a_clipped_divergence_by_finite_differences_with_the_advanta
         p = logits.softmax(-1)
         inside = p.gather(-1, top)
         mass = inside.sum(-1, keepdim=True)
-        return {"full": p, "tail": torch.cat([inside, 1 - mass], -1), "no tail": inside / mass}[support]
+        return {"full": p, "tail": torch.cat([inside, 1 - mass], -1), "no tail": inside / mass}[
+            support
+        ]
 
     advantage = (probabilities(teacher) / probabilities(student)).log()
     assert (advantage.abs() > 0.5).any() and (advantage.abs() < 0.5).any()
-    expected = finite_differences(lambda x: -(probabilities(x) * advantage.clamp(-0.5, 0.5)).sum(-1), student)
+    expected = finite_differences(
+        lambda x: -(probabilities(x) * advantage.clamp(-0.5, 0.5)).sum(-1), student
+    )
     mode = "full_logits" if support == "full" else "topk_logits"
-    found = gradient(lambda x: losses.distillation_loss(x, teacher, IDS, mode=mode, top_k=3, add_tail=support == "tail", clip=0.5), student)
+    found = gradient(
+        lambda x: losses.distillation_loss(
+            x, teacher, IDS, mode=mode, top_k=3, add_tail=support == "tail", clip=0.5
+        ),
+        student,
+    )
     assert torch.allclose(found, expected, atol=1e-8) and expected.abs().max() > 0.1
 
 
 @pytest.mark.parametrize("mode", ["full_logits", "topk_logits", "sampled_token", "sequence"])
 def test_an_importance_weight_multiplies_each_tokens_gradient(mode):
     student, teacher = random_pair(9, v=6)
-    old = at(student.log_softmax(-1)) - torch.tensor([[.1, 2, -.3], [-1, .5, 0]])
+    old = at(student.log_softmax(-1)) - torch.tensor([[0.1, 2, -0.3], [-1, 0.5, 0]])
     weight = (at(student.log_softmax(-1)) - old).exp().clamp(max=1.5)
     assert (weight == 1.5).sum() == 2
     alone = gradient(lambda x: losses.distillation_loss(x, teacher, IDS, mode=mode), student)
-    found = gradient(lambda x: losses.distillation_loss(x, teacher, IDS, mode=mode)
-                     * losses.importance_weights(losses.token_log_probs(x, IDS), old, clip=1.5), student)
+    found = gradient(
+        lambda x: (
+            losses.distillation_loss(x, teacher, IDS, mode=mode)
+            * losses.importance_weights(losses.token_log_probs(x, IDS), old, clip=1.5)
+        ),
+        student,
+    )
     assert torch.allclose(found, weight[..., None] * alone, atol=1e-12)
 
 
@@ -271,7 +356,9 @@ def test_gradient_of_ppos_clip_by_finite_differences_and_where_it_is_nothing():
     old = at(student.log_softmax(-1)) - ratio.log()
     f = lambda x: losses.policy_loss(x, IDS, advantage, old, epsilon=0.2, epsilon_high=0.28)
     assert torch.autograd.gradcheck(f, student.clone().requires_grad_(), atol=1e-7)
-    assert torch.allclose(f(student), -0.7 * torch.tensor([[1.1, 1.28, 0.6], [-1.1, -1.5, -0.8]]).double())
+    assert torch.allclose(
+        f(student), -0.7 * torch.tensor([[1.1, 1.28, 0.6], [-1.1, -1.5, -0.8]]).double()
+    )
     found = gradient(f, student)
     assert torch.allclose(found, finite_differences(f, student), atol=1e-8)
     assert (found.abs().amax(-1) > 0).tolist() == [[True, False, True], [True, True, False]]
@@ -280,20 +367,37 @@ def test_gradient_of_ppos_clip_by_finite_differences_and_where_it_is_nothing():
 def test_gradient_of_the_policy_loss_on_policy_by_finite_differences_with_old_frozen():
     student, _ = random_pair(11, v=6)
     old, advantage = at(student.log_softmax(-1)), torch.tensor([[1.0], [-0.4]]).double()
-    expected = finite_differences(lambda x: -(at(x.log_softmax(-1)) - old).exp() * advantage, student)
-    assert torch.allclose(gradient(lambda x: losses.policy_loss(x, IDS, advantage), student), expected, atol=1e-8)
+    expected = finite_differences(
+        lambda x: -(at(x.log_softmax(-1)) - old).exp() * advantage, student
+    )
+    assert torch.allclose(
+        gradient(lambda x: losses.policy_loss(x, IDS, advantage), student), expected, atol=1e-8
+    )
 
 
 def test_the_formula_of_the_papers_first_version_fails_where_the_second_passes():
     """Prop. 2.1: sum over the vocabulary of p log(p/q) grad log p. Version 1 left out the p."""
     student, teacher = random_pair(12)
     p, ratio = student.softmax(-1), student.log_softmax(-1) - teacher.log_softmax(-1)
-    grad_log_p = torch.eye(13).double() - p[..., None, :]  # row v: the gradient of log p_v with respect to the logits
-    second, first = (((weight * ratio)[..., None] * grad_log_p).sum(-2) for weight in (p, torch.ones_like(p)))
-    found = gradient(lambda x: losses.distillation_loss(x, teacher, torch.zeros(2, 3, dtype=torch.long), mode="full_logits"), student)
-    assert torch.allclose(found, second, atol=1e-12) and torch.allclose(second, closed_form(p, teacher.softmax(-1), 1.0), atol=1e-12)
+    grad_log_p = (
+        torch.eye(13).double() - p[..., None, :]
+    )  # row v: the gradient of log p_v with respect to the logits
+    second, first = (
+        ((weight * ratio)[..., None] * grad_log_p).sum(-2) for weight in (p, torch.ones_like(p))
+    )
+    found = gradient(
+        lambda x: losses.distillation_loss(
+            x, teacher, torch.zeros(2, 3, dtype=torch.long), mode="full_logits"
+        ),
+        student,
+    )
+    assert torch.allclose(found, second, atol=1e-12) and torch.allclose(
+        second, closed_form(p, teacher.softmax(-1), 1.0), atol=1e-12
+    )
     assert not torch.allclose(found, first, atol=0.1)
-    assert torch.nn.functional.cosine_similarity(found.flatten(), first.flatten(), 0) < 0.9  # nor is it a matter of scale
+    assert (
+        torch.nn.functional.cosine_similarity(found.flatten(), first.flatten(), 0) < 0.9
+    )  # nor is it a matter of scale
 
 
 def test_kl_as_an_advantage_has_no_gradient_in_expectation():
@@ -301,12 +405,33 @@ def test_kl_as_an_advantage_has_no_gradient_in_expectation():
     The log-ratio of the sampled token teaches what the divergence's gradient does."""
     student, teacher = random_pair(13, v=5)
     student, teacher = student[:1, :1], teacher[:1, :1]
-    p, kl = student.softmax(-1)[0, 0], losses.distillation_loss(student, teacher, torch.zeros(1, 1, dtype=torch.long), mode="full_logits")
-    tokens, ratio = [torch.tensor([[i]]) for i in range(5)], teacher.log_softmax(-1) - student.log_softmax(-1)
-    wrong = sum(p[i] * gradient(lambda x: losses.policy_loss(x, y, -kl), student) for i, y in enumerate(tokens))
-    right = sum(p[i] * gradient(lambda x: losses.policy_loss(x, y, at(ratio, y)), student) for i, y in enumerate(tokens))
-    true = gradient(lambda x: losses.distillation_loss(x, teacher, tokens[0], mode="full_logits"), student)
-    assert kl > 0.1 and wrong.abs().max() < 1e-12 and torch.allclose(right, true, atol=1e-12) and true.abs().max() > 0.05
+    p, kl = (
+        student.softmax(-1)[0, 0],
+        losses.distillation_loss(
+            student, teacher, torch.zeros(1, 1, dtype=torch.long), mode="full_logits"
+        ),
+    )
+    tokens, ratio = (
+        [torch.tensor([[i]]) for i in range(5)],
+        teacher.log_softmax(-1) - student.log_softmax(-1),
+    )
+    wrong = sum(
+        p[i] * gradient(lambda x: losses.policy_loss(x, y, -kl), student)
+        for i, y in enumerate(tokens)
+    )
+    right = sum(
+        p[i] * gradient(lambda x: losses.policy_loss(x, y, at(ratio, y)), student)
+        for i, y in enumerate(tokens)
+    )
+    true = gradient(
+        lambda x: losses.distillation_loss(x, teacher, tokens[0], mode="full_logits"), student
+    )
+    assert (
+        kl > 0.1
+        and wrong.abs().max() < 1e-12
+        and torch.allclose(right, true, atol=1e-12)
+        and true.abs().max() > 0.05
+    )
 
 
 # -- sequence, clip, ends of the family, tail ------------------------------------------------------------------------------------------------
@@ -314,19 +439,34 @@ def test_kl_as_an_advantage_has_no_gradient_in_expectation():
 
 def test_sequence_credit_is_the_mean_over_the_mask():
     student, teacher = random_pair(14, v=6)
-    log_p, ratio = at(student.log_softmax(-1)), at(teacher.log_softmax(-1)) - at(student.log_softmax(-1))
+    log_p, ratio = (
+        at(student.log_softmax(-1)),
+        at(teacher.log_softmax(-1)) - at(student.log_softmax(-1)),
+    )
     loss = losses.distillation_loss(student, teacher, IDS, mode="sequence", mask=MASK)
-    assert torch.allclose(loss[0], -ratio[0, :2].mean() * log_p[0]) and torch.allclose(loss[1], -ratio[1].mean() * log_p[1])
-    assert torch.allclose(losses.distillation_loss(student, teacher, IDS, mode="sequence"), -ratio.mean(1, keepdim=True) * log_p)
-    nothing = losses.distillation_loss(student, teacher, IDS, mode="sequence", mask=torch.zeros(2, 3))
+    assert torch.allclose(loss[0], -ratio[0, :2].mean() * log_p[0]) and torch.allclose(
+        loss[1], -ratio[1].mean() * log_p[1]
+    )
+    assert torch.allclose(
+        losses.distillation_loss(student, teacher, IDS, mode="sequence"),
+        -ratio.mean(1, keepdim=True) * log_p,
+    )
+    nothing = losses.distillation_loss(
+        student, teacher, IDS, mode="sequence", mask=torch.zeros(2, 3)
+    )
     assert nothing.abs().max() == 0  # no 0/0
 
 
 def test_a_sequence_of_one_token_is_that_sampled_token():
     student, teacher = random_pair(15, v=6)
     teacher, ids = teacher[:, :1], IDS[:, :1]
-    one, seq = (lambda x, mode=mode: losses.distillation_loss(x, teacher, ids, mode=mode, clip=0.4) for mode in ("sampled_token", "sequence"))
-    assert torch.equal(one(student[:, :1]), seq(student[:, :1])) and torch.equal(gradient(one, student[:, :1]), gradient(seq, student[:, :1]))
+    one, seq = (
+        lambda x, mode=mode: losses.distillation_loss(x, teacher, ids, mode=mode, clip=0.4)
+        for mode in ("sampled_token", "sequence")
+    )
+    assert torch.equal(one(student[:, :1]), seq(student[:, :1])) and torch.equal(
+        gradient(one, student[:, :1]), gradient(seq, student[:, :1])
+    )
 
 
 @pytest.mark.parametrize("mode", ["full_logits", "topk_logits", "sampled_token", "sequence"])
@@ -335,24 +475,43 @@ def test_padding_and_what_stands_in_it_change_nothing(mode):
     mask, active = torch.cat([MASK, torch.zeros(2, 2)], 1), torch.tensor([True, True])
     results = []
     for junk in (0.0, 50.0):
-        x, q = (torch.cat([logits, torch.full((2, 2, 6), junk).double() * torch.arange(6)], 1) for logits in (student, -teacher))
+        x, q = (
+            torch.cat([logits, torch.full((2, 2, 6), junk).double() * torch.arange(6)], 1)
+            for logits in (student, -teacher)
+        )
         ids = torch.cat([IDS, torch.full((2, 2), int(junk) % 6)], 1)
         for n in (3, 4, 5):
             weights = losses.token_weights(mask[:, :n], active, "all_rows")
-            f = lambda logits: losses.distillation_loss(logits, q[:, :n], ids[:, :n], mode=mode, mask=mask[:, :n]) * weights
+            f = lambda logits: (
+                losses.distillation_loss(logits, q[:, :n], ids[:, :n], mode=mode, mask=mask[:, :n])
+                * weights
+            )
             results.append((f(x[:, :n]).sum(), gradient(f, x[:, :n])[:, :3]))
             assert (gradient(f, x[:, :n]) * (1 - mask[:, :n, None])).abs().max() == 0
     for value, grad in results:
-        assert torch.allclose(value, results[0][0], atol=1e-14) and torch.allclose(grad, results[0][1], atol=1e-14)
+        assert torch.allclose(value, results[0][0], atol=1e-14) and torch.allclose(
+            grad, results[0][1], atol=1e-14
+        )
 
 
-@pytest.mark.parametrize("fields", [dict(mode="full_logits"), dict(top_k=4), dict(top_k=4, add_tail=False), dict(mode="sampled_token"),
-                                    dict(mode="sequence")])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        dict(mode="full_logits"),
+        dict(top_k=4),
+        dict(top_k=4, add_tail=False),
+        dict(mode="sampled_token"),
+        dict(mode="sequence"),
+    ],
+)
 def test_a_clip_out_of_reach_is_none_in_value_and_gradient(fields):
     """With it the loss is written as a surrogate, whose gradient is another expression: equal because the sum of grad p is 0."""
     student, teacher = random_pair(17)
     ids = torch.randint(13, (2, 3), generator=torch.Generator().manual_seed(0))
-    without, out_of_reach, within = (lambda x, clip=clip: losses.distillation_loss(x, teacher, ids, clip=clip, **fields) for clip in (None, 1e3, 0.3))
+    without, out_of_reach, within = (
+        lambda x, clip=clip: losses.distillation_loss(x, teacher, ids, clip=clip, **fields)
+        for clip in (None, 1e3, 0.3)
+    )
     assert torch.allclose(without(student), out_of_reach(student), atol=1e-12)
     assert torch.allclose(gradient(without, student), gradient(out_of_reach, student), atol=1e-12)
     assert not torch.allclose(gradient(without, student), gradient(within, student), atol=1e-2)
@@ -362,12 +521,17 @@ def test_a_clip_out_of_reach_is_none_in_value_and_gradient(fields):
 @pytest.mark.parametrize("mode", ["full_logits", "topk_logits"])
 def test_a_clip_is_refused_where_the_log_ratio_is_not_the_advantage(alpha, mode):
     with pytest.raises(ValueError, match=f"clip=5.0 needs alpha=1, got {alpha}"):
-        losses.distillation_loss(*random_pair(1), torch.zeros(2, 3, dtype=torch.long), mode=mode, alpha=alpha, clip=5.0)
+        losses.distillation_loss(
+            *random_pair(1), torch.zeros(2, 3, dtype=torch.long), mode=mode, alpha=alpha, clip=5.0
+        )
 
 
 def test_a_clipped_log_ratio_is_never_beyond_the_clip_and_never_nan():
-    student, teacher = torch.tensor([-torch.inf, -1, -30, -2, -0.1]), torch.tensor([-torch.inf, -torch.inf, -1, -2.5, -40])
-    assert losses.log_ratio(student, teacher, 5.0).tolist() == pytest.approx([0, -5, 5, -.5, -5])
+    student, teacher = (
+        torch.tensor([-torch.inf, -1, -30, -2, -0.1]),
+        torch.tensor([-torch.inf, -torch.inf, -1, -2.5, -40]),
+    )
+    assert losses.log_ratio(student, teacher, 5.0).tolist() == pytest.approx([0, -5, 5, -0.5, -5])
 
 
 def test_the_jensen_shannon_family_tends_to_nothing_at_both_ends_where_it_jumps_to_a_divergence():
@@ -377,30 +541,50 @@ def test_the_jensen_shannon_family_tends_to_nothing_at_both_ends_where_it_jumps_
         assert torch.allclose(losses.divergence(p, q, a) / a, forward, rtol=20 * a)
         assert torch.allclose(losses.divergence(p, q, 1 - a) / a, reverse, rtol=20 * a)
     middle = losses.divergence(p, q, 0.5)
-    assert torch.allclose(middle, losses.divergence(q, p, 0.5)) and (middle <= math.log(2)).all()  # symmetric, and bounded
-    assert (losses.divergence(p, q, 1e-3) < middle).all() and (middle < forward).all() and (middle < reverse).all()
+    assert (
+        torch.allclose(middle, losses.divergence(q, p, 0.5)) and (middle <= math.log(2)).all()
+    )  # symmetric, and bounded
+    assert (
+        (losses.divergence(p, q, 1e-3) < middle).all()
+        and (middle < forward).all()
+        and (middle < reverse).all()
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_least_tail_has_the_released_codes_mass_and_no_gradient(dtype):
     sharp, even = torch.tensor([[[60.0, 0, 0, 0]]], dtype=dtype), torch.zeros(1, 1, 4, dtype=dtype)
     assert losses.tail(sharp.log_softmax(-1)).item() == pytest.approx(-16.118, abs=1e-3)
-    f = lambda x: losses.distillation_loss(x, even, torch.zeros(1, 1, dtype=torch.long), alpha=0.0, top_k=1)
-    assert f(sharp).item() == pytest.approx(.25 * math.log(.25) + .75 * math.log(.75 / 1e-7), rel=1e-6)
-    assert gradient(f, sharp).abs().max() < 1e-12  # that of the one token is p - 1 = 0; with the tail's it would be .75
+    f = lambda x: losses.distillation_loss(
+        x, even, torch.zeros(1, 1, dtype=torch.long), alpha=0.0, top_k=1
+    )
+    assert f(sharp).item() == pytest.approx(
+        0.25 * math.log(0.25) + 0.75 * math.log(0.75 / 1e-7), rel=1e-6
+    )
+    assert (
+        gradient(f, sharp).abs().max() < 1e-12
+    )  # that of the one token is p - 1 = 0; with the tail's it would be .75
     unclamped = gradient(f, sharp / 6)
-    assert unclamped[0, 0, 0].item() == pytest.approx(.75, abs=1e-2)
+    assert unclamped[0, 0, 0].item() == pytest.approx(0.75, abs=1e-2)
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10_000), st.floats(0.1, 12), st.sampled_from([torch.float32, torch.float64]))
-def test_the_tail_is_a_probability_with_a_least_mass_and_the_support_sums_to_one(seed, scale, dtype):
+def test_the_tail_is_a_probability_with_a_least_mass_and_the_support_sums_to_one(
+    seed, scale, dtype
+):
     student, teacher = (x.to(dtype) for x in random_pair(seed, scale=scale))
     for k in (1, 5, 12, 13, 40):
         for add_tail in (True, False):
             for log_probs in losses.top_k_support(student, teacher, k, add_tail):
-                assert log_probs.shape[-1] == min(k, 13) + add_tail and torch.isfinite(log_probs).all() and (log_probs <= 1e-6).all()
-                assert (log_probs.exp().sum(-1) - 1).abs().max() < (1e-6 if dtype == torch.float64 else 1e-4)
+                assert (
+                    log_probs.shape[-1] == min(k, 13) + add_tail
+                    and torch.isfinite(log_probs).all()
+                    and (log_probs <= 1e-6).all()
+                )
+                assert (log_probs.exp().sum(-1) - 1).abs().max() < (
+                    1e-6 if dtype == torch.float64 else 1e-4
+                )
                 assert not add_tail or (log_probs[..., -1] >= math.log(1e-7) - 1e-5).all()
 
 
@@ -408,6 +592,13 @@ def test_the_tail_is_a_probability_with_a_least_mass_and_the_support_sums_to_one
 @given(st.integers(0, 10_000), st.sampled_from([0.0, 0.3, 0.5, 1.0]))
 def test_the_bound_rises_with_k_and_one_renormalised_token_says_nothing(seed, alpha):
     student, teacher = random_pair(seed)
-    some = [losses.distillation_loss(student, teacher, IDS, alpha=alpha, top_k=k) for k in range(1, 13)]
+    some = [
+        losses.distillation_loss(student, teacher, IDS, alpha=alpha, top_k=k) for k in range(1, 13)
+    ]
     assert all((b >= a - 1e-6).all() for a, b in zip(some, some[1:]))
-    assert losses.distillation_loss(student, teacher, IDS, alpha=alpha, top_k=1, add_tail=False).abs().max() < 1e-12
+    assert (
+        losses.distillation_loss(student, teacher, IDS, alpha=alpha, top_k=1, add_tail=False)
+        .abs()
+        .max()
+        < 1e-12
+    )

@@ -4,10 +4,10 @@ import random
 from collections import Counter
 
 import pytest
-
-from sdpo_lab import prompts
 from sdpo_lab.config import SDPOConfig
 from sdpo_lab.reprompt import teacher_messages
+
+from sdpo_lab import prompts
 from small_models.documents import FORMS, draw_document
 
 CHAT = [{"role": "system", "content": "S"}, {"role": "user", "content": "Q {x}"}]
@@ -16,12 +16,30 @@ CHAT = [{"role": "system", "content": "S"}, {"role": "user", "content": "Q {x}"}
 def test_renderings_by_hand():
     show = dict(solution="<s>", feedback="{f}", attempt="A")
     assert prompts.paper(CHAT, **show) == teacher_messages(CHAT, "<s>", "{f}", SDPOConfig(), "A")
-    assert prompts.trl(CHAT, **show)[-1]["content"].startswith("Q {x}\nCorrect solution:\n\n<s>\n\n")
+    assert prompts.trl(CHAT, **show)[-1]["content"].startswith(
+        "Q {x}\nCorrect solution:\n\n<s>\n\n"
+    )
     assert prompts.paper(CHAT) == prompts.trl(CHAT) == CHAT
-    assert prompts.hindsight(CHAT, feedback="{f}")[-1]["content"].startswith("Q {x}\n\n<hindsight context>\n") and "\n{f}\n" in prompts.hindsight(CHAT, feedback="{f}")[-1]["content"]
-    assert [m["role"] for m in prompts.two_turns(CHAT, feedback="f", attempt="A")] == ["system", "user", "assistant", "user"]
-    assert prompts.predict(CHAT, attempt="A{y}")[-1]["content"] == "Q {x}\n\nAnswer:\n\nA{y}\n\nWhat will be said of this answer?"
-    assert all(name in prompts.RENDERINGS and content in prompts.CONTENTS for name, content in prompts.FORMS)
+    assert (
+        prompts.hindsight(CHAT, feedback="{f}")[-1]["content"].startswith(
+            "Q {x}\n\n<hindsight context>\n"
+        )
+        and "\n{f}\n" in prompts.hindsight(CHAT, feedback="{f}")[-1]["content"]
+    )
+    assert [m["role"] for m in prompts.two_turns(CHAT, feedback="f", attempt="A")] == [
+        "system",
+        "user",
+        "assistant",
+        "user",
+    ]
+    assert (
+        prompts.predict(CHAT, attempt="A{y}")[-1]["content"]
+        == "Q {x}\n\nAnswer:\n\nA{y}\n\nWhat will be said of this answer?"
+    )
+    assert all(
+        name in prompts.RENDERINGS and content in prompts.CONTENTS
+        for name, content in prompts.FORMS
+    )
 
 
 @pytest.mark.parametrize("rendering, content", sorted(FORMS))
@@ -29,16 +47,28 @@ def test_every_form_is_drawn_and_holds_what_it_says(rendering, content):
     rng = random.Random(f"{rendering}/{content}")
     documents = [draw_document(rng, rendering, content) for _ in range(12)]
     for d in documents:
-        assert (d.rendering, d.content) == (rendering, content) and d.answer and d.messages[-1]["role"] == "user"
+        assert (
+            (d.rendering, d.content) == (rendering, content)
+            and d.answer
+            and d.messages[-1]["role"] == "user"
+        )
         text = d.messages[-1]["content"]
         if rendering in ("paper", "trl") and content != "nothing":
             assert text.endswith(prompts.CONFIGS[rendering].reprompt_template.rpartition("}")[2])
-            heads = {"solution": "Correct solution:\n\n", "feedback": "The following is feedback from your unsuccessful earlier attempt:\n\n", "attempt": "Your earlier attempt:\n\n"}
-            wanted = {name for name in heads if name in content} | ({"feedback"} if content == "history" else set())
+            heads = {
+                "solution": "Correct solution:\n\n",
+                "feedback": "The following is feedback from your unsuccessful earlier attempt:\n\n",
+                "attempt": "Your earlier attempt:\n\n",
+            }
+            wanted = {name for name in heads if name in content} | (
+                {"feedback"} if content == "history" else set()
+            )
             assert {name for name, head in heads.items() if head in text} == wanted
         assert ("<hindsight context>" in text) == (rendering == "hindsight")
         assert ("What will be said" in text) == (rendering == "predict")
-        assert [m["role"] for m in d.messages] == ["user"] + ["assistant", "user"] * (rendering == "two turns")
+        assert [m["role"] for m in d.messages] == ["user"] + ["assistant", "user"] * (
+            rendering == "two turns"
+        )
     assert len({d.messages[0]["content"] for d in documents}) > 6
 
 

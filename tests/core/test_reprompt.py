@@ -1,10 +1,10 @@
 import random
 
 import pytest
-
 from sdpo_lab.config import SDPOConfig
 from sdpo_lab.reprompt import remove_thinking, reprompt, teacher_messages
 from sdpo_lab.rollouts import Rollout
+
 from sdpo_lab.tasks import Problem
 
 MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Q {x}"}]
@@ -12,25 +12,37 @@ MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "conten
 
 def group(rewards, feedback="F"):
     problem = Problem("p", MESSAGES)
-    return [Rollout(problem, i, f"answer {i}", [1, 2], reward=r, feedback="" if r else feedback) for i, r in enumerate(rewards)]
+    return [
+        Rollout(problem, i, f"answer {i}", [1, 2], reward=r, feedback="" if r else feedback)
+        for i, r in enumerate(rewards)
+    ]
 
 
 def test_the_paper_s_frame_letter_by_letter():
     both = teacher_messages(MESSAGES, "S", "F", SDPOConfig())
     assert both[0] == MESSAGES[0]  # the system message stays
-    assert both[1]["content"] == ("Q {x}\nCorrect solution:\n\nS\nThe following is feedback from your unsuccessful earlier attempt:\n\nF\n\n"
-                                  "Correctly solve the original question.")
-    assert teacher_messages(MESSAGES, "S", "", SDPOConfig())[1]["content"] == "Q {x}\nCorrect solution:\n\nS\n\nCorrectly solve the original question."
+    assert both[1]["content"] == (
+        "Q {x}\nCorrect solution:\n\nS\nThe following is feedback from your unsuccessful earlier attempt:\n\nF\n\n"
+        "Correctly solve the original question."
+    )
+    assert (
+        teacher_messages(MESSAGES, "S", "", SDPOConfig())[1]["content"]
+        == "Q {x}\nCorrect solution:\n\nS\n\nCorrectly solve the original question."
+    )
 
 
 def test_trl_s_frame_letter_by_letter():
     both = teacher_messages(MESSAGES, "S", "F", SDPOConfig.preset("trl"))
-    assert both[1]["content"] == ("Q {x}\nCorrect solution:\n\nS\n\n\nThe following is feedback from your unsuccessful earlier attempt:\n\nF\n\n\n\n"
-                                  "Correctly solve the original question.\n")
+    assert both[1]["content"] == (
+        "Q {x}\nCorrect solution:\n\nS\n\n\nThe following is feedback from your unsuccessful earlier attempt:\n\nF\n\n\n\n"
+        "Correctly solve the original question.\n"
+    )
 
 
 def test_braces_in_texts_stay_text():
-    shown = teacher_messages(MESSAGES, "{feedback}{prompt}", "{0} {solution}", SDPOConfig())[1]["content"]
+    shown = teacher_messages(MESSAGES, "{feedback}{prompt}", "{0} {solution}", SDPOConfig())[1][
+        "content"
+    ]
     assert "{feedback}{prompt}" in shown and "{0} {solution}" in shown
 
 
@@ -39,16 +51,25 @@ def test_siblings_demonstrate_and_feedback_fills_in():
     reprompt(g, SDPOConfig(), random.Random(0))
     assert g[0].demonstration == 3 and g[3].demonstration == 0  # never its own
     assert g[1].demonstration in (0, 3) and all(r.active for r in g)
-    assert all("feedback" not in r.teacher_messages[-1]["content"] for r in g)  # a solution makes it unnecessary
+    assert all(
+        "feedback" not in r.teacher_messages[-1]["content"] for r in g
+    )  # a solution makes it unnecessary
     g = group([0, 0])
     reprompt(g, SDPOConfig(), random.Random(0))
-    assert all(r.active and r.demonstration is None and "\n\nF\n\n" in r.teacher_messages[-1]["content"] for r in g)
+    assert all(
+        r.active and r.demonstration is None and "\n\nF\n\n" in r.teacher_messages[-1]["content"]
+        for r in g
+    )
 
 
 def test_who_is_left_out_and_why():
     g = group([1, 0], feedback="")
     reprompt(g, SDPOConfig(), random.Random(0))
-    assert not g[0].active and g[0].why == "it succeeded, and no sibling did" and g[0].teacher_messages == MESSAGES
+    assert (
+        not g[0].active
+        and g[0].why == "it succeeded, and no sibling did"
+        and g[0].teacher_messages == MESSAGES
+    )
     assert g[1].active and g[1].demonstration == 0
     g = group([0, 0], feedback="")
     reprompt(g, SDPOConfig(), random.Random(0))
@@ -58,10 +79,18 @@ def test_who_is_left_out_and_why():
     assert {r.why for r in g} == {"no sibling succeeded, and include_environment_feedback is off"}
 
 
-@pytest.mark.parametrize("fields, expected", [
-    ({}, {3, 1}), (dict(self_success="own"), {0}), (dict(dont_reprompt_on_self_success=False), {0, 1, 3}), (dict(self_success="skip"), {None}),
-    (dict(demonstration="first"), {1}), (dict(demonstration="first", dont_reprompt_on_self_success=False), {0}),
-    (dict(use_successful_as_teacher=False), {None})])
+@pytest.mark.parametrize(
+    "fields, expected",
+    [
+        ({}, {3, 1}),
+        (dict(self_success="own"), {0}),
+        (dict(dont_reprompt_on_self_success=False), {0, 1, 3}),
+        (dict(self_success="skip"), {None}),
+        (dict(demonstration="first"), {1}),
+        (dict(demonstration="first", dont_reprompt_on_self_success=False), {0}),
+        (dict(use_successful_as_teacher=False), {None}),
+    ],
+)
 def test_what_a_success_is_shown(fields, expected):
     drawn = set()
     for seed in range(40):
@@ -69,7 +98,11 @@ def test_what_a_success_is_shown(fields, expected):
         reprompt(g, SDPOConfig(**fields), random.Random(seed))
         drawn.add(g[0].demonstration)
         if fields == dict(self_success="skip"):
-            assert not g[0].active and g[0].why == "it succeeded, and self_success is 'skip'" and g[2].active
+            assert (
+                not g[0].active
+                and g[0].why == "it succeeded, and self_success is 'skip'"
+                and g[2].active
+            )
     assert drawn == expected
 
 
@@ -85,7 +118,9 @@ def test_feedback_alone_where_solutions_are_not_used():
 def test_the_own_attempt_stands_before_the_feedback_and_never_alone():
     g = group([0, 1])
     reprompt(g, SDPOConfig(include_own_attempt=True), random.Random(0))
-    assert g[0].teacher_messages[-1]["content"] == ("Q {x}\nCorrect solution:\n\nanswer 1\nYour earlier attempt:\n\nanswer 0\n\nCorrectly solve the original question.")
+    assert g[0].teacher_messages[-1]["content"] == (
+        "Q {x}\nCorrect solution:\n\nanswer 1\nYour earlier attempt:\n\nanswer 0\n\nCorrectly solve the original question."
+    )
     assert not g[1].shown_attempt and g[1].teacher_messages == MESSAGES
     g = group([0])
     reprompt(g, SDPOConfig(include_own_attempt=True), random.Random(0))
@@ -95,7 +130,10 @@ def test_the_own_attempt_stands_before_the_feedback_and_never_alone():
 def test_choices():
     g = group([1, 0, 0])
     reprompt(g, SDPOConfig(environment_feedback_only_without_solution=False), random.Random(0))
-    assert "answer 0" in g[1].teacher_messages[-1]["content"] and "\n\nF\n\n" in g[1].teacher_messages[-1]["content"]
+    assert (
+        "answer 0" in g[1].teacher_messages[-1]["content"]
+        and "\n\nF\n\n" in g[1].teacher_messages[-1]["content"]
+    )
 
 
 def test_demonstrations_are_drawn_at_random():
@@ -107,8 +145,16 @@ def test_demonstrations_are_drawn_at_random():
     assert drawn == {0, 1, 2}
 
 
-@pytest.mark.parametrize("text, left", [("<think>a\nb</think>\n\nc", "c"), ("a</think> c", "c"), ("c<think>never closed", "c"), ("plain", "plain"),
-                                        ("<think>1</think>x<think>2</think> y", "xy")])
+@pytest.mark.parametrize(
+    "text, left",
+    [
+        ("<think>a\nb</think>\n\nc", "c"),
+        ("a</think> c", "c"),
+        ("c<think>never closed", "c"),
+        ("plain", "plain"),
+        ("<think>1</think>x<think>2</think> y", "xy"),
+    ],
+)
 def test_thinking_is_removed(text, left):
     assert remove_thinking(text) == left
 
@@ -127,6 +173,12 @@ def test_long_texts_give_way_and_the_frame_stays(tiny):
     reprompt(g, config, random.Random(0))
     ids, shortened = encode_teacher(tokenizer, g[0], config)
     text = tokenizer.decode(ids)
-    assert shortened and len(ids) <= 200 and "Correctly solve the original question." in text and "Q {x}" in text and "x x x" in text
+    assert (
+        shortened
+        and len(ids) <= 200
+        and "Correctly solve the original question." in text
+        and "Q {x}" in text
+        and "x x x" in text
+    )
     with pytest.raises(ValueError, match="max_reprompt_len=16 must be larger"):
         encode_teacher(tokenizer, g[0], SDPOConfig(max_reprompt_len=16))

@@ -11,13 +11,13 @@ from dataclasses import replace
 import pytest
 import safetensors.torch
 import torch
-
-import sdpo_lab as lab
-from sdpo_lab import checkpoints, run_files
 from sdpo_lab.checkpoints import read_run
 from sdpo_lab.records import History, StepRecord, from_json, to_json
 from sdpo_lab.rollouts import Rollout
 from sdpo_lab.run_folder import RunFolder
+
+import sdpo_lab as lab
+from sdpo_lab import checkpoints, run_files
 from sdpo_lab.tasks import Problem
 from tests.core.test_checkpoints import same, trainer
 from tests.core.test_trainer import Vowels
@@ -55,13 +55,19 @@ def test_the_newest_are_kept_and_any_of_them_can_be_gone_on_with(tiny, tmp_path)
             t.save(tmp_path / "run", keep=keep)
 
 
-def test_the_history_is_only_added_to_and_may_hold_more_than_belongs_to_a_checkpoint(tiny, tmp_path):
+def test_the_history_is_only_added_to_and_may_hold_more_than_belongs_to_a_checkpoint(
+    tiny, tmp_path
+):
     t = run_of(tiny, tmp_path / "run", saves=1)
     file = tmp_path / "run" / "history.jsonl"
     number, begin = file.stat().st_ino, file.read_bytes()
     t.step()
     t.save(tmp_path / "run")
-    assert file.stat().st_ino == number and file.read_bytes().startswith(begin) and len(file.read_bytes().splitlines()) == 2
+    assert (
+        file.stat().st_ino == number
+        and file.read_bytes().startswith(begin)
+        and len(file.read_bytes().splitlines()) == 2
+    )
     with file.open("ab") as f:
         f.write(b'{"step": 3, "rew')  # a save that was killed while it added
     again = resume(tmp_path / "run")
@@ -95,7 +101,9 @@ def test_a_save_costs_what_is_new(tiny, tmp_path):
         return statistics.median(seconds), max(written)
 
     early, late = measured(10), measured(1000)
-    print(f"a save at step 10: {1000 * early[0]:.0f} ms, {early[1]} bytes of history; at step 1,000: {1000 * late[0]:.0f} ms, {late[1]} bytes")
+    print(
+        f"a save at step 10: {1000 * early[0]:.0f} ms, {early[1]} bytes of history; at step 1,000: {1000 * late[0]:.0f} ms, {late[1]} bytes"
+    )
     assert late[1] <= early[1] + 200 and late[0] < 3 * early[0] + 0.05
 
 
@@ -145,7 +153,10 @@ def test_going_on_from_an_older_step_loses_the_newer_ones_only_when_told_to(tiny
     past = resume(tmp_path / "run", step=1)
     past.apply(learning_rate=1e-4)
     past.step()
-    with pytest.raises(ValueError, match=r"has gone on without this trainer, to checkpoint-000003; saving here would lose checkpoint-000002, checkpoint-000003"):
+    with pytest.raises(
+        ValueError,
+        match=r"has gone on without this trainer, to checkpoint-000003; saving here would lose checkpoint-000002, checkpoint-000003",
+    ):
         past.save(tmp_path / "run", keep=None)
     with pytest.raises(ValueError, match="has gone on without this trainer"):
         past.autosave(tmp_path / "run")
@@ -156,7 +167,9 @@ def test_going_on_from_an_older_step_loses_the_newer_ones_only_when_told_to(tiny
     assert steps(tmp_path / "run") == [1, 2]
     same(resume(tmp_path / "run"), past)
     assert len(resume(tmp_path / "run", step=1).history) == 1
-    with pytest.raises(ValueError, match="has gone on without this trainer"):  # nor does the one that wrote them write over the branch
+    with pytest.raises(
+        ValueError, match="has gone on without this trainer"
+    ):  # nor does the one that wrote them write over the branch
         newest.save(tmp_path / "run")
 
 
@@ -170,7 +183,9 @@ def test_overwriting_that_is_cut_short_leaves_what_was_there(tiny, tmp_path, mon
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(checkpoints, "write_tensors", killed)  # when the history is written anew already
+        patch.setattr(
+            checkpoints, "write_tensors", killed
+        )  # when the history is written anew already
         t.save(tmp_path / "run", overwrite=True)
     again = resume(tmp_path / "run")
     same(again, newest)
@@ -178,7 +193,10 @@ def test_overwriting_that_is_cut_short_leaves_what_was_there(tiny, tmp_path, mon
     again.step()
     again.save(tmp_path / "run", keep=None)  # and it can be gone on with
     same(resume(tmp_path / "run"), again)
-    assert steps(tmp_path / "run") == [1, 2, 3, 4] and len(resume(tmp_path / "run", step=2).history) == 2
+    assert (
+        steps(tmp_path / "run") == [1, 2, 3, 4]
+        and len(resume(tmp_path / "run", step=2).history) == 2
+    )
     t.save(tmp_path / "run", overwrite=True)
     same(resume(tmp_path / "run"), t)
 
@@ -191,11 +209,20 @@ def flip(file):
 
 DAMAGE = {
     "student.safetensors": (flip, r"student\.safetensors is damaged: it has other bytes"),
-    "teacher.safetensors": (lambda f: f.write_bytes(f.read_bytes()[:-7]), r"teacher\.safetensors has \d+ bytes instead of \d+"),
+    "teacher.safetensors": (
+        lambda f: f.write_bytes(f.read_bytes()[:-7]),
+        r"teacher\.safetensors has \d+ bytes instead of \d+",
+    ),
     "optimizer.safetensors": (lambda f: f.unlink(), r"optimizer\.safetensors is missing"),
     "base.safetensors": (lambda f: f.unlink(), r"base\.safetensors is missing"),
-    "model/config.json": (lambda f: f.write_text(f.read_text().replace("32", "64")), r"model/config\.json is damaged"),
-    "state.json": (lambda f: f.write_text(f.read_text().replace('"bad_steps": 0', '"bad_steps": 2')), r"state\.json is not the file that was written"),
+    "model/config.json": (
+        lambda f: f.write_text(f.read_text().replace("32", "64")),
+        r"model/config\.json is damaged",
+    ),
+    "state.json": (
+        lambda f: f.write_text(f.read_text().replace('"bad_steps": 0', '"bad_steps": 2')),
+        r"state\.json is not the file that was written",
+    ),
 }
 
 
@@ -206,7 +233,10 @@ def test_a_damaged_file_is_refused_by_name_and_an_older_checkpoint_is_offered(ti
     damage(tmp_path / "run" / "checkpoint-000002" / name)
     with pytest.raises(ValueError, match=words) as refused:
         resume(tmp_path / "run")
-    offered = re.search(r"checkpoint-000001 is whole: SDPOTrainer\.resume\((.*), step=1\) goes on from there", str(refused.value))
+    offered = re.search(
+        r"checkpoint-000001 is whole: SDPOTrainer\.resume\((.*), step=1\) goes on from there",
+        str(refused.value),
+    )
     assert offered and offered[1] == repr(str(tmp_path / "run"))
     assert len(resume(tmp_path / "run", step=1).history) == 1
 
@@ -216,24 +246,37 @@ def test_a_damaged_history_is_refused_where_it_matters(tiny, tmp_path):
     file = tmp_path / "run" / "history.jsonl"
     whole = file.read_bytes()
     file.write_bytes(whole[:-5])
-    with pytest.raises(ValueError, match=rf"history\.jsonl has {len(whole) - 5} bytes where the checkpoint needs {len(whole)}; checkpoint-000001 is whole"):
+    with pytest.raises(
+        ValueError,
+        match=rf"history\.jsonl has {len(whole) - 5} bytes where the checkpoint needs {len(whole)}; checkpoint-000001 is whole",
+    ):
         resume(tmp_path / "run")
     file.write_bytes(whole[:-5] + b"x" * 5)
-    with pytest.raises(ValueError, match=r"history\.jsonl is damaged: its first \d+ bytes.*checkpoint-000001 is whole"):
+    with pytest.raises(
+        ValueError,
+        match=r"history\.jsonl is damaged: its first \d+ bytes.*checkpoint-000001 is whole",
+    ):
         resume(tmp_path / "run")
     file.unlink()
-    with pytest.raises(ValueError, match=r"history\.jsonl is missing; the weights of the student of checkpoint-000002 are whole"):
+    with pytest.raises(
+        ValueError,
+        match=r"history\.jsonl is missing; the weights of the student of checkpoint-000002 are whole",
+    ):
         resume(tmp_path / "run")
 
 
 def test_where_nothing_else_is_whole_the_sentence_that_saves_the_student_works(tiny, tmp_path):
     t = run_of(tiny, tmp_path / "run", saves=2, keep=1)
     flip(tmp_path / "run" / "checkpoint-000002" / "optimizer.safetensors")
-    with pytest.raises(ValueError, match="the weights of the student of checkpoint-000002 are whole") as refused:
+    with pytest.raises(
+        ValueError, match="the weights of the student of checkpoint-000002 are whole"
+    ) as refused:
         resume(tmp_path / "run")
     sentence = re.search(r"model\.load_state_dict\(.*?strict=False\)", str(refused.value))[0]
     model = trainer(tiny).model
-    assert not torch.equal(model.get_input_embeddings().weight, t.model.get_input_embeddings().weight)
+    assert not torch.equal(
+        model.get_input_embeddings().weight, t.model.get_input_embeddings().weight
+    )
     eval(sentence, {"model": model, "safetensors": safetensors})
     assert all(torch.equal(p, q) for p, q in zip(model.parameters(), t.model.parameters()))
     flip(tmp_path / "run" / "checkpoint-000002" / "student.safetensors")
@@ -246,23 +289,42 @@ def test_a_run_of_a_later_version_is_neither_read_nor_written_over(tiny, tmp_pat
     file = tmp_path / "run" / "latest.json"
     file.write_text('{"format": 3, "newest": "checkpoint-000002"}')
     before = sorted(tmp_path.rglob("*"))
-    for what in (lambda: resume(tmp_path / "run"), lambda: t.save(tmp_path / "run", overwrite=True), lambda: trainer(tiny).autosave(tmp_path / "run")):
-        with pytest.raises(ValueError, match="has format 3; this version of sdpo_lab reads format 2. Use the version that wrote it, or name another folder$"):
+    for what in (
+        lambda: resume(tmp_path / "run"),
+        lambda: t.save(tmp_path / "run", overwrite=True),
+        lambda: trainer(tiny).autosave(tmp_path / "run"),
+    ):
+        with pytest.raises(
+            ValueError,
+            match="has format 3; this version of sdpo_lab reads format 2. Use the version that wrote it, or name another folder$",
+        ):
             what()
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@pytest.mark.parametrize("text, words", [("", "JSONDecodeError"), ("[]", "AttributeError"), ("[" * 200_000, "RecursionError"),
-                                         ('{"checkpoint": "../../etc", "kept": {"../../etc": ""}}', "it names '../../etc'"),
-                                         ('{"checkpoint": "checkpoint-000009", "kept": {}}', "it names 'checkpoint-000009'")])
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("", "JSONDecodeError"),
+        ("[]", "AttributeError"),
+        ("[" * 200_000, "RecursionError"),
+        ('{"checkpoint": "../../etc", "kept": {"../../etc": ""}}', "it names '../../etc'"),
+        ('{"checkpoint": "checkpoint-000009", "kept": {}}', "it names 'checkpoint-000009'"),
+    ],
+)
 def test_a_damaged_pointer_is_refused_and_the_line_that_mends_it_does(tiny, tmp_path, text, words):
     t = run_of(tiny, tmp_path / "run", saves=2)
     (tmp_path / "run" / "latest.json").write_text(text)
-    with pytest.raises(ValueError, match=rf"latest\.json is damaged \(.*{re.escape(words)}.*checkpoint-000002 is whole: with the line") as refused:
+    with pytest.raises(
+        ValueError,
+        match=rf"latest\.json is damaged \(.*{re.escape(words)}.*checkpoint-000002 is whole: with the line",
+    ) as refused:
         resume(tmp_path / "run")
     with pytest.raises(ValueError, match=r"latest\.json is damaged.*overwrite=True"):
         t.save(tmp_path / "run")
-    (tmp_path / "run" / "latest.json").write_text(re.search(r"with the line (.*) as latest", str(refused.value))[1])
+    (tmp_path / "run" / "latest.json").write_text(
+        re.search(r"with the line (.*) as latest", str(refused.value))[1]
+    )
     same(resume(tmp_path / "run"), t)
 
 
@@ -270,9 +332,14 @@ def test_format_1_another_model_and_a_missing_checkpoint_are_refused(tiny, tmp_p
     t = run_of(tiny, tmp_path / "run", saves=1)
     old = tmp_path / "old" / "checkpoint-000001"
     shutil.copytree(tmp_path / "run" / "checkpoint-000001", old)
-    (old / "state.json").write_text(json.dumps({"format": 1, "step": 1, "versions": {"sdpo_lab": "0.1.0"}}))
+    (old / "state.json").write_text(
+        json.dumps({"format": 1, "step": 1, "versions": {"sdpo_lab": "0.1.0"}})
+    )
     (tmp_path / "old" / "latest.json").write_text(json.dumps({"checkpoint": "checkpoint-000001"}))
-    with pytest.raises(ValueError, match=r"has format 1; this version reads format 2.*written by sdpo_lab .0\.1\.0.; the weights of the student of checkpoint-000001 are whole"):
+    with pytest.raises(
+        ValueError,
+        match=r"has format 1; this version reads format 2.*written by sdpo_lab .0\.1\.0.; the weights of the student of checkpoint-000001 are whole",
+    ):
         resume(tmp_path / "old")
     with pytest.raises(ValueError, match="holds another run"):
         t.save(tmp_path / "old")
@@ -285,10 +352,16 @@ def test_format_1_another_model_and_a_missing_checkpoint_are_refused(tiny, tmp_p
             return model, tokenizer
 
         patch.setattr(checkpoints, "read_skeleton", wider)
-        with pytest.raises(ValueError, match=r"with other weights than the \w+ that transformers builds.*model\.norm\.weight.*'transformers'"):
+        with pytest.raises(
+            ValueError,
+            match=r"with other weights than the \w+ that transformers builds.*model\.norm\.weight.*'transformers'",
+        ):
             resume(tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoint-000001")
-    with pytest.raises(ValueError, match="checkpoint-000001, which latest.json names, is missing in .*; nothing else of the run is whole"):
+    with pytest.raises(
+        ValueError,
+        match="checkpoint-000001, which latest.json names, is missing in .*; nothing else of the run is whole",
+    ):
         resume(tmp_path / "run")
 
 
@@ -317,7 +390,10 @@ def test_autosave_saves_by_time_and_train_turns_it_on(tiny, tmp_path, monkeypatc
     for _ in range(6):
         clock[0] += 12
         t.step()
-        saved.append((tmp_path / "run" / "latest.json").exists() and RunFolder(tmp_path / "run").open()[1]["step"])
+        saved.append(
+            (tmp_path / "run" / "latest.json").exists()
+            and RunFolder(tmp_path / "run").open()[1]["step"]
+        )
     assert saved == [False, False, 3, 3, 3, 6] and steps(tmp_path / "run") == [3, 6]
     t.autosave(None)
     clock[0] += 1000
@@ -336,17 +412,24 @@ def test_autosave_saves_by_time_and_train_turns_it_on(tiny, tmp_path, monkeypatc
 @pytest.mark.parametrize("kind", ["frozen", "trust_region", "live", "ema"])
 def test_the_teachers_kind_and_the_templates_may_change_on_the_way(tiny, tmp_path, kind):
     began = "frozen" if kind == "ema" else "ema"
-    words = dict(reprompt_template="{prompt}{solution}{feedback}\nTry it once more.", feedback_template="\nIt said: {feedback_raw}",
-                 solution_template="\nThis was right: {successful_previous_attempt}")
+    words = dict(
+        reprompt_template="{prompt}{solution}{feedback}\nTry it once more.",
+        feedback_template="\nIt said: {feedback_raw}",
+        solution_template="\nThis was right: {successful_previous_attempt}",
+    )
     one, two = trainer(tiny, teacher_model_kind=began), trainer(tiny, teacher_model_kind=began)
     one.train(2, progress=False)
     one.apply(teacher_model_kind=kind, **words)
     if kind != "live":
         student = dict(one.model.named_parameters())
-        assert one.teacher.kind == kind and all(torch.equal(p, student[n]) for n, p in one.teacher.copies().items())
+        assert one.teacher.kind == kind and all(
+            torch.equal(p, student[n]) for n, p in one.teacher.copies().items()
+        )
     record = one.step()
     shown = [r.teacher_messages[-1]["content"] for r in record.rollouts if r.shown]
-    assert shown and all("Try it once more." in s and ("It said: " in s or "This was right: " in s) for s in shown)
+    assert shown and all(
+        "Try it once more." in s and ("It said: " in s or "This was right: " in s) for s in shown
+    )
     one.save(tmp_path / "run")
     again = resume(tmp_path / "run")
     for t in (one, again):
@@ -359,8 +442,18 @@ def test_the_teachers_kind_and_the_templates_may_change_on_the_way(tiny, tmp_pat
 
 
 def test_numbers_and_texts_survive_json():
-    odd = {"a": [float("nan"), float("inf"), -float("inf"), 1e-300, 0.1], "b": {"not finite": "perhaps"}, "c": "\ud800 \u2028 \x00 <b>", "d": (1, 2)}
+    odd = {
+        "a": [float("nan"), float("inf"), -float("inf"), 1e-300, 0.1],
+        "b": {"not finite": "perhaps"},
+        "c": "\ud800 \u2028 \x00 <b>",
+        "d": (1, 2),
+    }
     again = from_json(to_json(odd))
-    assert repr(again["a"]) == repr(odd["a"]) and again["b"] == odd["b"] and again["c"] == odd["c"] and to_json(odd).isascii()
+    assert (
+        repr(again["a"]) == repr(odd["a"])
+        and again["b"] == odd["b"]
+        and again["c"] == odd["c"]
+        and to_json(odd).isascii()
+    )
     with warnings.catch_warnings(), pytest.raises(ValueError, match="JSON-able"):
         to_json({"x": {1, 2}})

@@ -5,7 +5,6 @@ import random
 
 import pytest
 import torch
-
 from sdpo_lab.scoring import check_scoring, completion_hidden, completion_logits, decoder, share
 
 
@@ -16,15 +15,28 @@ def test_padding_and_company_change_nothing(tiny):
     for i in range(2):
         alone = completion_logits(model, prompts[i : i + 1], completions[i : i + 1])[0]
         assert torch.allclose(together[i, : len(completions[i])], alone, atol=1e-5)
-        plain = model(torch.tensor([prompts[i] + completions[i]])).logits[0, len(prompts[i]) - 1 : -1]
+        plain = model(torch.tensor([prompts[i] + completions[i]])).logits[
+            0, len(prompts[i]) - 1 : -1
+        ]
         assert torch.allclose(alone, plain, atol=1e-5)
 
 
 FAMILIES = {
-    "llama": dict(num_key_value_heads=1), "mistral": dict(num_key_value_heads=1, sliding_window=4), "gemma2": dict(num_key_value_heads=1, head_dim=16),
-    "granite": dict(num_key_value_heads=2, logits_scaling=3.0), "cohere": dict(num_key_value_heads=2, logit_scale=0.3), "gpt_neox": {},
-    "gpt2": dict(n_embd=32, n_layer=2, n_head=2, n_positions=64), "opt": dict(ffn_dim=64, word_embed_proj_dim=32),
-    "qwen3_moe": dict(num_key_value_heads=2, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=32, head_dim=16),
+    "llama": dict(num_key_value_heads=1),
+    "mistral": dict(num_key_value_heads=1, sliding_window=4),
+    "gemma2": dict(num_key_value_heads=1, head_dim=16),
+    "granite": dict(num_key_value_heads=2, logits_scaling=3.0),
+    "cohere": dict(num_key_value_heads=2, logit_scale=0.3),
+    "gpt_neox": {},
+    "gpt2": dict(n_embd=32, n_layer=2, n_head=2, n_positions=64),
+    "opt": dict(ffn_dim=64, word_embed_proj_dim=32),
+    "qwen3_moe": dict(
+        num_key_value_heads=2,
+        num_experts=4,
+        num_experts_per_tok=2,
+        moe_intermediate_size=32,
+        head_dim=16,
+    ),
 }
 
 
@@ -32,10 +44,24 @@ def random_model(family):
     from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(0)
-    sizes = {} if family == "gpt2" else dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=64)
+    sizes = (
+        {}
+        if family == "gpt2"
+        else dict(
+            hidden_size=32, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=64
+        )
+    )
     if family not in ("gpt2", "opt"):
         sizes["intermediate_size"] = 64
-    config = AutoConfig.for_model(family, vocab_size=50, pad_token_id=0, bos_token_id=1, eos_token_id=2, **sizes, **FAMILIES[family])
+    config = AutoConfig.for_model(
+        family,
+        vocab_size=50,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        **sizes,
+        **FAMILIES[family],
+    )
     return AutoModelForCausalLM.from_config(config).eval()
 
 
@@ -55,17 +81,30 @@ def test_other_architectures_score_as_they_do_themselves(family):
 def test_reading_a_common_beginning_once_changes_neither_value_nor_gradient(family):
     """Rows that share much, little and nothing, of different length, beside each other."""
     model = random_model(family)
-    prompts = [[5, 6, 7, 8, 9, 10, 11], [5, 6, 7, 8, 9, 12], [5, 6, 7, 8, 9, 10, 11], [30, 31], [33], [5, 6, 40, 41, 42, 43], [5, 6, 40, 41, 42, 44, 45, 46]]
+    prompts = [
+        [5, 6, 7, 8, 9, 10, 11],
+        [5, 6, 7, 8, 9, 12],
+        [5, 6, 7, 8, 9, 10, 11],
+        [30, 31],
+        [33],
+        [5, 6, 40, 41, 42, 43],
+        [5, 6, 40, 41, 42, 44, 45, 46],
+    ]
     completions = [[20, 21, 22, 2], [30, 2], [7], [8, 9, 10, 2], [3, 4], [5, 6, 7, 8, 9], [2]]
     prefixes, of = share(prompts)
     assert sorted(map(len, prefixes)) == [0, 1, 5, 5] and of[0] == of[1] == of[2] != of[5] == of[6]
     hidden = completion_hidden(model, prompts, completions)
-    weight = [torch.randn(len(c), hidden.shape[-1], generator=torch.Generator().manual_seed(i)) for i, c in enumerate(completions)]
+    weight = [
+        torch.randn(len(c), hidden.shape[-1], generator=torch.Generator().manual_seed(i))
+        for i, c in enumerate(completions)
+    ]
     (hidden * torch.cat(weight)).sum().backward()
     found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
     for i, (p, c) in enumerate(zip(prompts, completions)):
-        alone = decoder(model)(input_ids=torch.tensor([p + c]), use_cache=False)[0][0, len(p) - 1 : -1]
+        alone = decoder(model)(input_ids=torch.tensor([p + c]), use_cache=False)[0][
+            0, len(p) - 1 : -1
+        ]
         assert torch.allclose(hidden.split([len(c) for c in completions])[i], alone, atol=1e-4)
         (alone * weight[i]).sum().backward()
     for name, p in model.named_parameters():
@@ -77,9 +116,14 @@ def test_what_is_shared_saves_the_most_tokens():
     """Against all ways to cut the sorted rows into runs."""
     rng = random.Random(0)
     for _ in range(30):
-        prompts = [[rng.randint(1, 2) for _ in range(rng.randint(1, 6))] for _ in range(rng.randint(1, 7))]
+        prompts = [
+            [rng.randint(1, 2) for _ in range(rng.randint(1, 6))] for _ in range(rng.randint(1, 7))
+        ]
         prefixes, of = share(prompts)
-        assert all(p[: len(prefixes[k])] == prefixes[k] and len(prefixes[k]) < len(p) for p, k in zip(prompts, of))
+        assert all(
+            p[: len(prefixes[k])] == prefixes[k] and len(prefixes[k]) < len(p)
+            for p, k in zip(prompts, of)
+        )
         read = sum(map(len, prefixes)) + sum(len(p) - len(prefixes[k]) for p, k in zip(prompts, of))
         ordered, best = sorted(prompts), math.inf
         for cuts in itertools.product([False, True], repeat=len(prompts) - 1):

@@ -16,9 +16,15 @@ def two_threads():
 
 def test_two_runs_on_two_threads_are_equal_to_the_last_bit(two_threads):
     """Large enough that torch divides its work: gradients must not be added up in the order in which threads happen to finish."""
+
     def losses():
         model, tokenizer = lab.load_model()
-        return [r.loss for r in lab.SDPOTrainer(model, tokenizer, lab.load_task("toolcall", seed=1)).train(4, progress=False)]
+        return [
+            r.loss
+            for r in lab.SDPOTrainer(model, tokenizer, lab.load_task("toolcall", seed=1)).train(
+                4, progress=False
+            )
+        ]
 
     first = losses()
     assert losses() == first and losses() == first

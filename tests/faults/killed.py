@@ -17,11 +17,11 @@ import warnings
 from pathlib import Path
 
 import torch
+from sdpo_lab.run_folder import RunFolder
 from transformers import AutoTokenizer
 
 import sdpo_lab as lab
 from sdpo_lab.models import add_adapter, lora_config
-from sdpo_lab.run_folder import RunFolder
 from small_models.make import new_model
 from tests.core.conftest import TINY
 from tests.core.test_trainer import SMALL, Vowels
@@ -34,7 +34,12 @@ def begin(lora: int) -> lab.SDPOTrainer:
     tokenizer = AutoTokenizer.from_pretrained(TOKENIZER)
     model = new_model(TINY, tokenizer)
     model = add_adapter(model, lora_config(lora)) if lora else model
-    return lab.SDPOTrainer(model, tokenizer, Vowels(), lab.SDPOConfig.preset("laptop", **SMALL, teacher_update_rate=0.1))
+    return lab.SDPOTrainer(
+        model,
+        tokenizer,
+        Vowels(),
+        lab.SDPOConfig.preset("laptop", **SMALL, teacher_update_rate=0.1),
+    )
 
 
 def go_on(folder: Path, lora: int) -> lab.SDPOTrainer:
@@ -66,13 +71,20 @@ def trace(folder: Path) -> str:
     if pointer and names - {*pointer["kept"]}:
         return "the switch"
     if pointer and pointer["checkpoint"]:
-        known = json.loads((folder / pointer["checkpoint"] / "state.json").read_text())["history"]["bytes"]
+        known = json.loads((folder / pointer["checkpoint"] / "state.json").read_text())["history"][
+            "bytes"
+        ]
         return "the history" if (folder / "history.jsonl").stat().st_size != known else ""
     return "the history" if folder.exists() else ""
 
 
 def main() -> None:
-    folder, kills, lora, seed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+    folder, kills, lora, seed = (
+        Path(sys.argv[1]),
+        int(sys.argv[2]),
+        int(sys.argv[3]),
+        int(sys.argv[4]),
+    )
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     rng, cut, killed = random.Random(seed), {}, 0
@@ -85,7 +97,9 @@ def main() -> None:
         child = fork(lambda: [None for _ in go_on(run, lora)])
         time.sleep(rng.uniform(0, long))
         os.kill(child, signal.SIGKILL)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL, "it ended before it was killed"
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL, (
+            "it ended before it was killed"
+        )
         killed += 1
         cut[trace(run)] = cut.get(trace(run), 0) + 1
     last = fork(lambda: go_on(run, lora).train(1, progress=False))
@@ -93,7 +107,16 @@ def main() -> None:
     survivor = lab.SDPOTrainer.resume(run, task=Vowels())
     whole = begin(lora)
     whole.train(len(survivor.history), progress=False)
-    print(json.dumps({"killed": killed, "cut short": cut, "steps": len(whole.history), "different": different(survivor, whole)}))
+    print(
+        json.dumps(
+            {
+                "killed": killed,
+                "cut short": cut,
+                "steps": len(whole.history),
+                "different": different(survivor, whole),
+            }
+        )
+    )
 
 
 def different(one: lab.SDPOTrainer, two: lab.SDPOTrainer) -> list[str]:
@@ -102,13 +125,28 @@ def different(one: lab.SDPOTrainer, two: lab.SDPOTrainer) -> list[str]:
 
     sides = []
     for t in (one, two):
-        tensors = {f"student {k}": v for k, v in t.model.state_dict().items()} | {f"teacher {k}": v for k, v in t.teacher.copies().items()}
+        tensors = {f"student {k}": v for k, v in t.model.state_dict().items()} | {
+            f"teacher {k}": v for k, v in t.teacher.copies().items()
+        }
         tensors |= {f"optimizer {k}": v for k, v in checkpoints.moments(t).items()}
-        records = {f"step {r.step}": repr((r.reward, r.loss, r.metrics, r.rollouts)) for r in t.history}
-        sides.append((tensors, records | {"counters": repr((t.skipped_steps, t.bad_steps, t.optimizer_steps)), "config": repr(t.config)}))
+        records = {
+            f"step {r.step}": repr((r.reward, r.loss, r.metrics, r.rollouts)) for r in t.history
+        }
+        sides.append(
+            (
+                tensors,
+                records
+                | {
+                    "counters": repr((t.skipped_steps, t.bad_steps, t.optimizer_steps)),
+                    "config": repr(t.config),
+                },
+            )
+        )
     (tensors, facts), (other_tensors, other_facts) = sides
     assert tensors.keys() == other_tensors.keys() and len(tensors) > 20
-    return [k for k, v in tensors.items() if not torch.equal(v, other_tensors[k])] + sorted(k for k in {*facts, *other_facts} if facts.get(k) != other_facts.get(k))
+    return [k for k, v in tensors.items() if not torch.equal(v, other_tensors[k])] + sorted(
+        k for k in {*facts, *other_facts} if facts.get(k) != other_facts.get(k)
+    )
 
 
 if __name__ == "__main__":

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from sdpo_lab.faults import halved_once, interrupts_wait
+from sdpo_lab.run_folder import RunFolder
 
 import sdpo_lab as lab
 from sdpo_lab import checkpoints, run_folder, teachers
 from sdpo_lab import rollouts as rollouts_module
 from sdpo_lab.core import loop as loop_module
-from sdpo_lab.faults import halved_once, interrupts_wait
-from sdpo_lab.run_folder import RunFolder
 from tests.core.test_checkpoints import same, trainer
 from tests.core.test_trainer import Vowels
 
@@ -35,8 +35,16 @@ def interrupting(function, when=1):
 
 
 #: (module or class, its function, how often it is called before the interrupt, whether the step is whole when the interrupt is raised)
-MOMENTS = [(loop_module, "rollout", 1, False), (Vowels, "judge", 5, False), (loop_module, "reprompt", 2, False), (loop_module, "backward", 2, True),
-           (torch.optim.AdamW, "step", 1, True), (torch.nn.utils, "clip_grad_norm_", 1, True), (teachers.Teacher, "update", 1, True), (loop_module, "summary", 1, True)]
+MOMENTS = [
+    (loop_module, "rollout", 1, False),
+    (Vowels, "judge", 5, False),
+    (loop_module, "reprompt", 2, False),
+    (loop_module, "backward", 2, True),
+    (torch.optim.AdamW, "step", 1, True),
+    (torch.nn.utils, "clip_grad_norm_", 1, True),
+    (teachers.Teacher, "update", 1, True),
+    (loop_module, "summary", 1, True),
+]
 
 
 def test_an_interrupt_at_any_moment_of_a_step_loses_at_most_that_step(tiny, monkeypatch):
@@ -87,7 +95,9 @@ def points(t, folder, monkeypatch) -> int:
 
 
 @pytest.mark.parametrize("fault", ["interrupt", "full disk"])
-def test_a_fault_at_any_point_of_a_save_leaves_a_whole_run_and_the_next_save_works(tiny, tmp_path, monkeypatch, fault):
+def test_a_fault_at_any_point_of_a_save_leaves_a_whole_run_and_the_next_save_works(
+    tiny, tmp_path, monkeypatch, fault
+):
     t = trainer(tiny, lora=2)
     t.train(2, folder=tmp_path / "run", progress=False)
     count = points(t, tmp_path / "other", monkeypatch)
@@ -113,7 +123,11 @@ def test_a_fault_at_any_point_of_a_save_leaves_a_whole_run_and_the_next_save_wor
             try:
                 t.save(tmp_path / "run", keep=2)
             except (KeyboardInterrupt, OSError) as error:
-                assert isinstance(error, KeyboardInterrupt) or "No space left on device" in str(error) and "make room" in str(error)
+                assert (
+                    isinstance(error, KeyboardInterrupt)
+                    or "No space left on device" in str(error)
+                    and "make room" in str(error)
+                )
         at, state = RunFolder(tmp_path / "run").open()  # checks every byte
         assert state["step"] in (2, 3)
         assert len([*RunFolder(tmp_path / "run").there(RunFolder(tmp_path / "run").pointer())]) >= 1
@@ -161,10 +175,20 @@ def short_of_memory(monkeypatch, most: int, error: type[RuntimeError] = RuntimeE
 
 
 #: As they are written by torch 2.x and numpy, but for the numbers.
-SAID = [RuntimeError(CPU), RuntimeError("not enough memory: you tried to allocate 8589934592 bytes."), RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
-        RuntimeError("MPS backend out of memory (MPS allocated: 17.9 GB, other allocations: 40 MB, max allowed: 18.1 GB). Tried to allocate 1.9 GB on private pool."),
-        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 8.00 GiB."),
-        MemoryError("Unable to allocate 8.00 GiB for an array with shape (1024, 1048576) and data type float64"), MemoryError()]
+SAID = [
+    RuntimeError(CPU),
+    RuntimeError("not enough memory: you tried to allocate 8589934592 bytes."),
+    RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
+    RuntimeError(
+        "MPS backend out of memory (MPS allocated: 17.9 GB, other allocations: 40 MB, max allowed: 18.1 GB). Tried to allocate 1.9 GB on private pool."
+    ),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 8.00 GiB."),
+    MemoryError(
+        "Unable to allocate 8.00 GiB for an array with shape (1024, 1048576) and data type float64"
+    ),
+    MemoryError(),
+]
 
 
 @pytest.mark.parametrize("error", SAID, ids=lambda e: f"{type(e).__name__} {e}"[:40])
@@ -176,11 +200,16 @@ def test_out_of_memory_is_known_by_what_it_says(error):
             raise tries.pop()
         return "done"
 
-    with pytest.warns(RuntimeWarning, match=r"out of memory with 8 rows \([^)]+.*from now on at most 4\."):
+    with pytest.warns(
+        RuntimeWarning, match=r"out of memory with 8 rows \([^)]+.*from now on at most 4\."
+    ):
         assert halved_once(work, 8, sizes.append, False, "rows", "Take fewer") == "done"
     assert sizes == [4]
     tries.append(error)
-    with pytest.raises(torch.OutOfMemoryError, match="(?s)out of memory with 4 rows, which is half of what it was. Take fewer: .+") as caught:
+    with pytest.raises(
+        torch.OutOfMemoryError,
+        match="(?s)out of memory with 4 rows, which is half of what it was. Take fewer: .+",
+    ) as caught:
         halved_once(work, 4, sizes.append, True, "rows", "Take fewer")
     assert caught.value.__cause__ is error and sizes == [4]
 
@@ -196,7 +225,10 @@ def test_numpy_s_memory_that_runs_out_while_sampling_halves_the_groups(tiny, mon
         return original(keys, steps)
 
     monkeypatch.setattr(rollouts_module, "noise", noise)
-    with pytest.warns(RuntimeWarning, match=rf"out of memory with {groups} groups sampled together \(Unable to allocate.*at most {groups // 2}\."):
+    with pytest.warns(
+        RuntimeWarning,
+        match=rf"out of memory with {groups} groups sampled together \(Unable to allocate.*at most {groups // 2}\.",
+    ):
         t.step()
     clean.together = groups // 2
     clean.step()
@@ -204,13 +236,18 @@ def test_numpy_s_memory_that_runs_out_while_sampling_halves_the_groups(tiny, mon
 
 
 @pytest.mark.parametrize("error", [RuntimeError, torch.OutOfMemoryError])
-def test_out_of_memory_halves_the_micro_batch_once_and_changes_nothing_else(tiny, tmp_path, monkeypatch, error):
+def test_out_of_memory_halves_the_micro_batch_once_and_changes_nothing_else(
+    tiny, tmp_path, monkeypatch, error
+):
     clean, t = trainer(tiny), trainer(tiny)
     clean.train(3, progress=False)
     t.step()
     with monkeypatch.context() as patch:
         short_of_memory(patch, 4, error)
-        with pytest.warns(RuntimeWarning, match=r"out of memory with [5-8] attempts in a micro-batch \(per_device_train_batch_size\).*from now on at most [2-4]\."):
+        with pytest.warns(
+            RuntimeWarning,
+            match=r"out of memory with [5-8] attempts in a micro-batch \(per_device_train_batch_size\).*from now on at most [2-4]\.",
+        ):
             t.step()
     size = t.config.per_device_train_batch_size
     assert size in (2, 3, 4) and t.history.changes == {2: {"per_device_train_batch_size": size}}
@@ -225,15 +262,22 @@ def test_out_of_memory_halves_the_micro_batch_once_and_changes_nothing_else(tiny
     assert resumed.halved == 1 and resumed.config.per_device_train_batch_size == size
     short_of_memory(monkeypatch, 1, error)
     before = copy.deepcopy(checkpoints.trainable(resumed.model))
-    with pytest.raises(torch.OutOfMemoryError, match=r"(?s)which is half of what it was.*Lower per_device_train_batch_size.*max_completion_length.*8589934592"):
+    with pytest.raises(
+        torch.OutOfMemoryError,
+        match=r"(?s)which is half of what it was.*Lower per_device_train_batch_size.*max_completion_length.*8589934592",
+    ):
         resumed.step()
-    assert len(resumed.history) == 2 and all(torch.equal(p, before[n]) for n, p in checkpoints.trainable(resumed.model).items())
+    assert len(resumed.history) == 2 and all(
+        torch.equal(p, before[n]) for n, p in checkpoints.trainable(resumed.model).items()
+    )
     monkeypatch.undo()
     resumed.step()
     same(resumed, t)
 
 
-def test_out_of_memory_while_sampling_halves_the_groups_once_and_draws_the_same_attempts(tiny, monkeypatch):
+def test_out_of_memory_while_sampling_halves_the_groups_once_and_draws_the_same_attempts(
+    tiny, monkeypatch
+):
     clean, t = trainer(tiny), trainer(tiny)
     groups, original = clean.together, rollouts_module.sample
     assert groups >= 2
@@ -247,16 +291,26 @@ def test_out_of_memory_while_sampling_halves_the_groups_once_and_draws_the_same_
         monkeypatch.setattr(rollouts_module, "sample", sample)
 
     short(groups // 2)
-    with pytest.warns(RuntimeWarning, match=rf"out of memory with {groups} groups sampled together.*at most {groups // 2}\."):
+    with pytest.warns(
+        RuntimeWarning,
+        match=rf"out of memory with {groups} groups sampled together.*at most {groups // 2}\.",
+    ):
         t.step()
     t.step()  # without another try that must fail
     monkeypatch.setattr(rollouts_module, "sample", original)
     clean.train(2, progress=False)
     for mine, theirs in zip(t.history, clean.history, strict=True):
-        assert [r.completion_ids for r in mine.rollouts] == [r.completion_ids for r in theirs.rollouts]
-        assert mine.loss == pytest.approx(theirs.loss, rel=1e-5)  # entropies differ in the last bits
+        assert [r.completion_ids for r in mine.rollouts] == [
+            r.completion_ids for r in theirs.rollouts
+        ]
+        assert mine.loss == pytest.approx(
+            theirs.loss, rel=1e-5
+        )  # entropies differ in the last bits
     short(0)
-    with pytest.raises(torch.OutOfMemoryError, match=r"(?s)groups sampled together, which is half of what it was.*max_completion_length.*8589934592"):
+    with pytest.raises(
+        torch.OutOfMemoryError,
+        match=r"(?s)groups sampled together, which is half of what it was.*max_completion_length.*8589934592",
+    ):
         t.step()
     assert len(t.history) == 2 and t.history.changes == {}
 
@@ -288,7 +342,9 @@ def test_another_runtime_error_is_not_taken_for_it(tiny, monkeypatch):
 
 
 @pytest.mark.parametrize("bad", ["nan", "inf"])
-def test_a_gradient_that_is_not_finite_is_not_applied_and_the_run_stops_with_a_diagnosis(tiny, tmp_path, monkeypatch, bad):
+def test_a_gradient_that_is_not_finite_is_not_applied_and_the_run_stops_with_a_diagnosis(
+    tiny, tmp_path, monkeypatch, bad
+):
     t = trainer(tiny)
     t.step()
     t.autosave(tmp_path / "run", seconds=0)
@@ -306,18 +362,28 @@ def test_a_gradient_that_is_not_finite_is_not_applied_and_the_run_stops_with_a_d
     assert [r.metrics["not_finite"] for r in t.history] == [0, 1, 1] and t.bad_steps == 2
     resumed = lab.SDPOTrainer.resume(tmp_path / "run", task=Vowels())
     for stopped in (t, resumed):  # the count goes on after a resume
-        with pytest.raises(FloatingPointError, match=r"not finite in 3 steps in a row, up to step 4; none was applied. Usually the learning rate \(0.01\) is too high"):
+        with pytest.raises(
+            FloatingPointError,
+            match=r"not finite in 3 steps in a row, up to step 4; none was applied. Usually the learning rate \(0.01\) is too high",
+        ):
             stopped.step()
-        assert all(torch.equal(p, before[n]) for n, p in checkpoints.trainable(stopped.model).items())
+        assert all(
+            torch.equal(p, before[n]) for n, p in checkpoints.trainable(stopped.model).items()
+        )
     monkeypatch.undo()
     assert t.step().metrics["not_finite"] == 0 and t.bad_steps == 0
 
 
 def refuses(t, folder, cause):
     """A save fails and names `cause`; a run that saves itself goes on, says so, and saves again when it can."""
-    with pytest.raises(OSError, match=rf"(?s)could not be saved in .*{cause}.*the trainer holds all of its steps"):
+    with pytest.raises(
+        OSError, match=rf"(?s)could not be saved in .*{cause}.*the trainer holds all of its steps"
+    ):
         t.save(folder)
-    with pytest.warns(RuntimeWarning, match=rf"(?s)step {len(t.history) + 1} could not be saved, the run goes on: .*{cause}"):
+    with pytest.warns(
+        RuntimeWarning,
+        match=rf"(?s)step {len(t.history) + 1} could not be saved, the run goes on: .*{cause}",
+    ):
         t.step()
     assert cause in t.autosaves.trouble
 
@@ -388,7 +454,9 @@ def test_a_judge_that_hangs_can_be_interrupted_and_nothing_is_lost(tiny):
 
         def judge(self, problem, completion):
             if self.hangs:
-                threading.Timer(0.2, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT)).start()
+                threading.Timer(
+                    0.2, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT)
+                ).start()
                 time.sleep(60)
             return super().judge(problem, completion)
 
@@ -413,8 +481,13 @@ def test_a_sandbox_that_cannot_start_is_named(tiny, monkeypatch):
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     t = trainer(tiny, task=lab.load_task("tinycode"))
     before = copy.deepcopy(checkpoints.trainable(t.model))
-    with pytest.raises((OSError, RuntimeError), match=r"programs cannot be run in isolation here: the server does not start here \(FileNotFoundError.*/nowhere/python"):
+    with pytest.raises(
+        (OSError, RuntimeError),
+        match=r"programs cannot be run in isolation here: the server does not start here \(FileNotFoundError.*/nowhere/python",
+    ):
         t.step()
-    assert len(t.history) == 0 and all(torch.equal(p, before[n]) for n, p in checkpoints.trainable(t.model).items())
+    assert len(t.history) == 0 and all(
+        torch.equal(p, before[n]) for n, p in checkpoints.trainable(t.model).items()
+    )
     monkeypatch.undo()
     assert sandbox.isolation() == usual  # the fault has passed

@@ -94,8 +94,17 @@ def tiny_model():
     tokenizer = AutoTokenizer.from_pretrained(HERE / "tokenizer")
     shape = dict(hidden_size=16, intermediate_size=48, num_hidden_layers=2, head_dim=16)
     heads = dict(num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=2048)
-    special = dict(bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
-    config = Qwen3Config(vocab_size=len(tokenizer), tie_word_embeddings=True, rope_theta=10_000.0, **shape, **heads, **special)
+    special = dict(
+        bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
+    )
+    config = Qwen3Config(
+        vocab_size=len(tokenizer),
+        tie_word_embeddings=True,
+        rope_theta=10_000.0,
+        **shape,
+        **heads,
+        **special,
+    )
     model = Qwen3ForCausalLM(config).eval()
     with torch.no_grad():
         for name, p in sorted(model.named_parameters()):
@@ -112,11 +121,16 @@ def spelling_task():
     def problems(n, split, seed):
         rng = random.Random(f"{seed}/{split}")
         words = ["".join(rng.choice("abcdefgh") for _ in range(4)) for _ in range(n)]
-        return [{"prompt": f"Write the word {w}.", "word": w, "id": f"{i}-{w}"} for i, w in enumerate(words)]
+        return [
+            {"prompt": f"Write the word {w}.", "word": w, "id": f"{i}-{w}"}
+            for i, w in enumerate(words)
+        ]
 
     def judge(problem, completion):
         letters = sum(map(ord, completion))
-        return float(letters % 2), "" if letters % 2 else f"{len(completion)} characters, sum {letters}"
+        return float(
+            letters % 2
+        ), "" if letters % 2 else f"{len(completion)} characters, sum {letters}"
 
     return lab.task_from_function(problems, judge, name="spelling")
 
@@ -156,7 +170,11 @@ def worlds() -> dict[str, list[str]]:
         rows = []
         for seed in SEEDS:
             task = lab.load_task(name.split()[0], seed=seed, **dials)
-            drawn = [[p.id, p.messages, p.data] for split in ("train", "test") for p in task.problems(6, split, seed)]
+            drawn = [
+                [p.id, p.messages, p.data]
+                for split in ("train", "test")
+                for p in task.problems(6, split, seed)
+            ]
             solved = [task.solution(p) for p in task.problems(3, "train", seed)]
             rows.append(f"{digest(task.convention)} {digest(drawn)} {digest(solved)}")
         found[name] = rows
@@ -170,14 +188,26 @@ def gym() -> dict[str, list[str]]:
         rows = []
         for seed in SEEDS:
             task = lab.load_task(name, seed=seed, **dials)
-            rows.append(digest([[p.id, p.messages] for split in ("train", "test") for p in task.problems(6, split, seed)]))
+            rows.append(
+                digest(
+                    [
+                        [p.id, p.messages]
+                        for split in ("train", "test")
+                        for p in task.problems(6, split, seed)
+                    ]
+                )
+            )
         found[name] = rows
     return found
 
 
 def ids() -> dict[str, list[str]]:
     """A few problem ids in the open, for whoever has to find out what moved."""
-    return {name: [p.id for p in lab.load_task(name, seed=0).problems(5, "train", 0)] for name in lab.list_tasks() if ":" not in name}
+    return {
+        name: [p.id for p in lab.load_task(name, seed=0).problems(5, "train", 0)]
+        for name in lab.list_tasks()
+        if ":" not in name
+    }
 
 
 def draws() -> dict[str, str]:
@@ -188,19 +218,52 @@ def draws() -> dict[str, str]:
 
     rng = random.Random("goldens")
     tools = world.TOOLS + world.HELD_OUT_TOOLS
-    kinds = {name: kind.questions if isinstance(kind.questions, dict) else kind.questions() for name, kind in followup.KINDS.items()}
-    found = {
-        "toolcall draw_from_prior": [world.draw_from_prior(t, rng) for t in tools for _ in range(20)],
-        "toolcall nonsense_name": [world.nonsense_name(rng, held) for held in (True, False) for _ in range(50)],
-        "toolcall draw_convention": [world.draw_convention(s, b, n) for s in SEEDS for b in (0.02, 0.2) for n in world.NOVELTY],
-        "toolcall draw_problem": [vars(requests.draw_problem(tools, calls, split, rng)) for calls in (1, 3) for split in ("train", "test") for _ in range(10)],
-        "readings draw_from_prior": [readings.draw_from_prior(q, rng) for q in kinds.values() for _ in range(20)],
-        "readings draw_convention": [readings.draw_convention(kinds, "followup", s, b) for s in SEEDS for b in (0.05, 0.2)],
-        "followup draw_problem": [vars(followup.draw_problem(split, rng)) for split in ("train", "test") for _ in range(10)],
-        "tinycode draw_problem": [vars(tinycode.draw_problem(split, rng)) for split in ("train", "test") for _ in range(10)],
-        "tinycode draw_inputs": [code_world.draw_inputs(kind, rng) for kind in code_world.KINDS.values()],
+    kinds = {
+        name: kind.questions if isinstance(kind.questions, dict) else kind.questions()
+        for name, kind in followup.KINDS.items()
     }
-    return {name: digest(value) for name, value in found.items()} | {"state of the generator": digest(rng.getstate())}
+    found = {
+        "toolcall draw_from_prior": [
+            world.draw_from_prior(t, rng) for t in tools for _ in range(20)
+        ],
+        "toolcall nonsense_name": [
+            world.nonsense_name(rng, held) for held in (True, False) for _ in range(50)
+        ],
+        "toolcall draw_convention": [
+            world.draw_convention(s, b, n)
+            for s in SEEDS
+            for b in (0.02, 0.2)
+            for n in world.NOVELTY
+        ],
+        "toolcall draw_problem": [
+            vars(requests.draw_problem(tools, calls, split, rng))
+            for calls in (1, 3)
+            for split in ("train", "test")
+            for _ in range(10)
+        ],
+        "readings draw_from_prior": [
+            readings.draw_from_prior(q, rng) for q in kinds.values() for _ in range(20)
+        ],
+        "readings draw_convention": [
+            readings.draw_convention(kinds, "followup", s, b) for s in SEEDS for b in (0.05, 0.2)
+        ],
+        "followup draw_problem": [
+            vars(followup.draw_problem(split, rng))
+            for split in ("train", "test")
+            for _ in range(10)
+        ],
+        "tinycode draw_problem": [
+            vars(tinycode.draw_problem(split, rng))
+            for split in ("train", "test")
+            for _ in range(10)
+        ],
+        "tinycode draw_inputs": [
+            code_world.draw_inputs(kind, rng) for kind in code_world.KINDS.values()
+        ],
+    }
+    return {name: digest(value) for name, value in found.items()} | {
+        "state of the generator": digest(rng.getstate())
+    }
 
 
 def verdicts() -> dict[str, list]:
@@ -223,13 +286,19 @@ def verdicts() -> dict[str, list]:
 
 def tensors(named) -> dict[str, list[str]]:
     """Sum and sum of absolute values of each, in float64."""
-    return {name: [t.double().sum().item().hex(), t.double().abs().sum().item().hex()] for name, t in sorted(named)}
+    return {
+        name: [t.double().sum().item().hex(), t.double().abs().sum().item().hex()]
+        for name, t in sorted(named)
+    }
 
 
 def step_of(record) -> dict:
     fields = ("index", "text", "completion_ids", "entropy", "truncated", "reward", "feedback")
     shown = ("shown_solution", "shown_feedback", "shown_attempt", "demonstration", "active", "why")
-    rollouts = [{"problem": r.problem.id, **{f: getattr(r, f) for f in (*fields, *shown)}} for r in record.rollouts]
+    rollouts = [
+        {"problem": r.problem.id, **{f: getattr(r, f) for f in (*fields, *shown)}}
+        for r in record.rollouts
+    ]
     return exact(
         {
             "step": record.step,
@@ -256,7 +325,9 @@ def train(name: str) -> dict:
     """Three steps of one run of `RUNS`, with a live change before the last."""
     preset, fields = RUNS[name]
     model, tokenizer = tiny_model()
-    trainer = lab.SDPOTrainer(model, tokenizer, spelling_task(), lab.SDPOConfig.preset(preset, **fields))
+    trainer = lab.SDPOTrainer(
+        model, tokenizer, spelling_task(), lab.SDPOConfig.preset(preset, **fields)
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that texts were shortened
         steps = [trainer.step() for _ in range(2)]
@@ -273,7 +344,9 @@ def measures() -> dict:
     trainer = lab.SDPOTrainer(model, tokenizer, task, lab.SDPOConfig.preset("laptop", **SMALL))
     problem = task.problems(1, "test", 3)[0]
     greedy = lab.rollout(model, tokenizer, [problem], 2, 0.0, 5, max_completion_length=10)
-    nucleus = lab.rollout(model, tokenizer, [problem], 3, 1.2, 5, max_completion_length=10, top_p=0.7)
+    nucleus = lab.rollout(
+        model, tokenizer, [problem], 3, 1.2, 5, max_completion_length=10, top_p=0.7
+    )
     credit = lab.credit(model, tokenizer, problem, nucleus[0], feedback="too long", solution="abcd")
     return exact(
         {
@@ -326,7 +399,9 @@ PARTS = {
 
 def main() -> None:
     if FILE.exists() and "--anew" not in sys.argv:
-        sys.exit(f"{FILE.name} is there: it was made on older code, and is what later code is held to. --anew makes it again")
+        sys.exit(
+            f"{FILE.name} is there: it was made on older code, and is what later code is held to. --anew makes it again"
+        )
     torch.set_num_threads(1)
     shutil.rmtree(RUN, ignore_errors=True)
     save_run(RUN)

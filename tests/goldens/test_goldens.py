@@ -27,7 +27,11 @@ def differences(found, golden, where: str = "") -> list[str]:
             return [f"{where}: {sorted(found.keys() ^ golden.keys())} on one side only"]
         return [d for key in golden for d in differences(found[key], golden[key], f"{where}/{key}")]
     if isinstance(golden, list) and isinstance(found, list) and len(found) == len(golden):
-        return [d for i, pair in enumerate(zip(found, golden)) for d in differences(*pair, f"{where}[{i}]")]
+        return [
+            d
+            for i, pair in enumerate(zip(found, golden))
+            for d in differences(*pair, f"{where}[{i}]")
+        ]
     return [] if found == golden or near(found, golden) else [f"{where}: {found!r} for {golden!r}"]
 
 
@@ -58,7 +62,11 @@ def test_nothing_has_moved(name, tmp_path):
 def without_digests(value):
     """A digest of floats says nothing on another machine."""
     if isinstance(value, dict):
-        return {k: without_digests(v) for k, v in value.items() if k not in ("entropies", "rollouts", "teacher_messages")}
+        return {
+            k: without_digests(v)
+            for k, v in value.items()
+            if k not in ("entropies", "rollouts", "teacher_messages")
+        }
     return [without_digests(v) for v in value] if isinstance(value, list) else value
 
 

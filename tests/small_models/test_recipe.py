@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from sdpo_lab.tasks.readings import is_test
 
 from sdpo_lab.models import model_folders
-from sdpo_lab.tasks.readings import is_test
 from sdpo_lab.tasks.toolcall.judge import find_errors
 from sdpo_lab.tasks.toolcall.world import BY_NAME, HELD_OUT_TOOLS, is_held_out
 from small_models import held_out, wordings
@@ -41,7 +41,9 @@ def documents():
 
 def mean_loss(model, batches):
     """Mean over the answer tokens."""
-    return sum(answer_loss(model, batch).item() for batch in batches) / sum(len(a) for batch in batches for _, a in batch)
+    return sum(answer_loss(model, batch).item() for batch in batches) / sum(
+        len(a) for batch in batches for _, a in batch
+    )
 
 
 @pytest.mark.timeout(180)
@@ -65,7 +67,9 @@ def test_the_miniature_learns_exports_and_loads(tmp_path):
 
 
 def test_stopped_and_resumed_is_the_same_model(tmp_path):
-    recipe = Recipe(name="stub", width=32, layers=1, vocab_size=320, steps=6, documents_per_step=4, warmup=2)
+    recipe = Recipe(
+        name="stub", width=32, layers=1, vocab_size=320, steps=6, documents_per_step=4, warmup=2
+    )
     whole, _ = pretrain(recipe, tmp_path / "whole", save_every=3)
 
     class Stopped(Exception):
@@ -114,7 +118,10 @@ def test_muon_is_that_of_torch_without_its_rounding(shape):
     ours = torch.nn.Parameter(torch.randn(shape))
     theirs = torch.nn.Parameter(ours.detach().clone())
     settings = dict(lr=1e-2, weight_decay=0.1)
-    both = Muon([ours], **settings), torch.optim.Muon([theirs], **settings, adjust_lr_fn="match_rms_adamw")
+    both = (
+        Muon([ours], **settings),
+        torch.optim.Muon([theirs], **settings, adjust_lr_fn="match_rms_adamw"),
+    )
     for _ in range(5):
         before = ours.detach().clone(), theirs.detach().clone()
         ours.grad = torch.randn(shape)
@@ -130,7 +137,12 @@ def test_muon_is_that_of_torch_without_its_rounding(shape):
 def test_names_have_the_same_tokens_wherever_they_stand():
     tokenizer = train_tokenizer(MINIATURE, documents=1000)
     alone = tokenizer("location").input_ids
-    for text in ("weather(location='Oslo')", "x, location=3", "accepted: date, location", "'location'"):
+    for text in (
+        "weather(location='Oslo')",
+        "x, location=3",
+        "accepted: date, location",
+        "'location'",
+    ):
         ids = tokenizer(text).input_ids
         assert any(ids[i : i + len(alone)] == alone for i in range(len(ids))), text
     hostile = "é😀\u202e \x00\t{{x}} <|im_star"
@@ -148,37 +160,75 @@ def test_held_out_wordings_share_no_word_with_the_documents(documents):
     # words to be reversed and what comes of them are material, like values; so are made-up names and random letters
     rng = random.Random(15)
     drawn = [*documents, *(draw_echo(rng) for _ in range(3000))]
-    used = set().union(*(words(text_of(d)) for d in drawn if not d.world.startswith("reasoning_gym")))
+    used = set().union(
+        *(words(text_of(d)) for d in drawn if not d.world.startswith("reasoning_gym"))
+    )
     for pieces in vars(wordings).values():
-        used |= set().union(*map(words, pieces)) if isinstance(pieces, tuple) and isinstance(pieces[0], str) else set()
+        used |= (
+            set().union(*map(words, pieces))
+            if isinstance(pieces, tuple) and isinstance(pieces[0], str)
+            else set()
+        )
     assert len(set(held_out.MESSAGES)) >= 50
-    for group in (held_out.MESSAGES, held_out.FEEDBACK_HEADS, held_out.SOLUTION_HEADS, held_out.CLOSINGS):
+    for group in (
+        held_out.MESSAGES,
+        held_out.FEEDBACK_HEADS,
+        held_out.SOLUTION_HEADS,
+        held_out.CLOSINGS,
+    ):
         for wording in group:
             assert not words(wording) & used, (wording, words(wording) & used)
 
 
 def test_hundreds_of_phrasings_and_the_shares_of_worlds_and_contents(documents):
-    assert len(wordings.UNEXPECTED) * len(wordings.ACCEPTED) > 500 and len(wordings.SOLUTION_HEADS) * len(wordings.CLOSINGS) > 400
-    assert len({d.messages[-1]["content"].split("\n\n")[-1] for d in documents if d.rendering == "varied"}) > 500
+    assert (
+        len(wordings.UNEXPECTED) * len(wordings.ACCEPTED) > 500
+        and len(wordings.SOLUTION_HEADS) * len(wordings.CLOSINGS) > 400
+    )
+    assert (
+        len(
+            {
+                d.messages[-1]["content"].split("\n\n")[-1]
+                for d in documents
+                if d.rendering == "varied"
+            }
+        )
+        > 500
+    )
     worlds = Counter(d.world for d in documents)
     shares = {f.__name__: share for f, share in worlds_module.WORLDS.items()}
     assert sum(shares.values()) == pytest.approx(1)
-    assert worlds["reasoning_gym:chain_sum"] / len(documents) == pytest.approx(shares["add"], rel=0.25)
+    assert worlds["reasoning_gym:chain_sum"] / len(documents) == pytest.approx(
+        shares["add"], rel=0.25
+    )
     told = [d for d in documents if d.world in ("toolcall", "tinycode", "followup")]
     contents = Counter(d.content for d in told)
     for content in ("nothing", "solution", "feedback", "attempt and feedback"):
         assert contents[content] > 0.1 * len(told), contents
-    assert all(d.content in ("nothing", "solution") for d in documents if d.world.startswith("reasoning_gym"))
+    assert all(
+        d.content in ("nothing", "solution")
+        for d in documents
+        if d.world.startswith("reasoning_gym")
+    )
 
 
 def test_no_document_asks_a_test_problem(documents):
     """Neither for itself nor about another request: every question comes from the train split."""
     rng = random.Random(12)
-    bare = [d for d in (draw_document(rng, "paper", "nothing") for _ in range(4000)) if d.world != "toolcall"]
-    assert not any(is_test(d.messages[0]["content"]) for d in bare) and len({d.messages[0]["content"] for d in bare}) > 1500
+    bare = [
+        d
+        for d in (draw_document(rng, "paper", "nothing") for _ in range(4000))
+        if d.world != "toolcall"
+    ]
+    assert (
+        not any(is_test(d.messages[0]["content"]) for d in bare)
+        and len({d.messages[0]["content"] for d in bare}) > 1500
+    )
     asked = []
     original = worlds_module.tool_case
-    worlds_module.tool_case = lambda question, calls, api: asked.append(question) or original(question, calls, api)
+    worlds_module.tool_case = lambda question, calls, api: (
+        asked.append(question) or original(question, calls, api)
+    )
     try:
         for _ in range(3000):
             worlds_module.toolcall(rng)
@@ -193,7 +243,11 @@ def test_what_is_held_out_of_toolcall_stays_out(documents, monkeypatch):
         assert not re.search(rf"\b{HELD_OUT_TOOLS[0].name}\(", text_of(d))
     conventions = []
     original = worlds_module.tool_case
-    monkeypatch.setattr(worlds_module, "tool_case", lambda question, calls, api: conventions.append(api) or original(question, calls, api))
+    monkeypatch.setattr(
+        worlds_module,
+        "tool_case",
+        lambda question, calls, api: conventions.append(api) or original(question, calls, api),
+    )
     rng, made_up, borrowed, renamed = random.Random(13), 0, 0, 0
     for _ in range(15_000):
         worlds_module.toolcall(rng)
@@ -201,16 +255,24 @@ def test_what_is_held_out_of_toolcall_stays_out(documents, monkeypatch):
         renamed += any(name != shown for name, shown in api.shown.items())
         for tool, names in api.names.items():
             arguments = BY_NAME[tool].arguments
-            assert len(set(names.values())) == len(names) and all(names[a.role] != a.held_out for a in arguments)
+            assert len(set(names.values())) == len(names) and all(
+                names[a.role] != a.held_out for a in arguments
+            )
             for a in arguments:
                 if names[a.role] not in worlds_module.EVERY_NAME:
                     made_up += 1
                     assert sum(map(ord, names[a.role])) % 2 == 1  # never from the held-out half
-                borrowed += names[a.role] in worlds_module.EVERY_NAME and names[a.role] not in a.names
+                borrowed += (
+                    names[a.role] in worlds_module.EVERY_NAME and names[a.role] not in a.names
+                )
             if all(names[a.role] in a.names for a in arguments):
                 assert not is_held_out(tuple(a.names.index(names[a.role]) for a in arguments))
     assert made_up > 1000 and borrowed > 1000 and renamed > 1000
-    assert all(api.odd or set(names.values()) <= set(worlds_module.EVERY_NAME) for api in conventions for names in api.names.values())
+    assert all(
+        api.odd or set(names.values()) <= set(worlds_module.EVERY_NAME)
+        for api in conventions
+        for names in api.names.values()
+    )
 
 
 def test_answers_are_right_in_their_own_world():
@@ -228,12 +290,14 @@ def test_answers_are_right_in_their_own_world():
     for _ in range(300):
         original = worlds_module.tool_case
         seen = []
-        worlds_module.tool_case = lambda question, calls, api: seen.append((calls, api)) or original(question, calls, api)
+        worlds_module.tool_case = lambda question, calls, api: (
+            seen.append((calls, api)) or original(question, calls, api)
+        )
         try:
             case = worlds_module.toolcall(rng)
         finally:
             worlds_module.tool_case = original
-        (calls, api), = seen
+        ((calls, api),) = seen
         plain = case.answer
         for name, shown in api.shown.items():
             plain = re.sub(rf"^{shown}(?=\()", name, plain, flags=re.MULTILINE)
@@ -253,7 +317,9 @@ def test_the_first_lesson_is_to_copy_and_ends(monkeypatch):
         assert d.answer in d.messages[0]["content"]
     drawn = Counter()
     monkeypatch.setattr(make, "draw_echo", lambda rng: drawn.update(["echo"]) or draw_echo(rng))
-    monkeypatch.setattr(make, "draw_document", lambda rng: drawn.update(["document"]) or draw_document(rng))
+    monkeypatch.setattr(
+        make, "draw_document", lambda rng: drawn.update(["document"]) or draw_document(rng)
+    )
     recipe = Recipe(name="stub", vocab_size=320, documents_per_step=8, echo_steps=32)
     tokenizer = train_tokenizer(recipe, documents=200)
     for pool, share in ((0, 0.8), (1, 0.4), (2, 0.0)):  # 16 steps each
@@ -264,14 +330,28 @@ def test_the_first_lesson_is_to_copy_and_ends(monkeypatch):
 
 def test_words_spelt_backward_are_written_letter_by_letter():
     tokenizer = train_tokenizer(MINIATURE, documents=500)
-    document = Document([{"role": "user", "content": "Spell"}], "order", "reasoning_gym:spell_backward", "paper", "nothing")
-    other = Document([{"role": "user", "content": "Spell"}], "order", "toolcall", "paper", "nothing")
+    document = Document(
+        [{"role": "user", "content": "Spell"}],
+        "order",
+        "reasoning_gym:spell_backward",
+        "paper",
+        "nothing",
+    )
+    other = Document(
+        [{"role": "user", "content": "Spell"}], "order", "toolcall", "paper", "nothing"
+    )
     (_, letters), (_, whole) = encode([document, other], tokenizer)
-    assert [tokenizer.decode([i]) for i in letters] == [*"order", "<|im_end|>"] and len(whole) < len(letters) and whole[-1] == letters[-1]
+    assert (
+        [tokenizer.decode([i]) for i in letters] == [*"order", "<|im_end|>"]
+        and len(whole) < len(letters)
+        and whole[-1] == letters[-1]
+    )
     for style in worlds_module.STYLES:
         ((_, ids),) = encode([replace(document, answer=style.format("order"))], tokenizer)
         texts = [tokenizer.decode([i]) for i in ids]
-        assert "".join(texts) == style.format("order") + "<|im_end|>" and all(c in texts for c in "order")
+        assert "".join(texts) == style.format("order") + "<|im_end|>" and all(
+            c in texts for c in "order"
+        )
 
 
 def test_what_is_made_unless_told_is_what_ships():
@@ -282,6 +362,16 @@ def test_sizes_lie_a_factor_of_three_to_four_apart_and_fit():
     tokenizer = train_tokenizer(RECIPES["lab-1m"], documents=500)
     sizes = [sum(p.numel() for p in new_model(r, tokenizer).parameters()) for r in RECIPES.values()]
     assert len(sizes) >= 3 and all(3 <= b / a <= 4 for a, b in zip(sizes, sizes[1:])), sizes
-    assert len({(r.steps, r.documents_per_step, r.seed, r.vocab_size, r.max_tokens) for r in RECIPES.values()}) == 1  # equal tokens, one tokenizer
-    files = [2 * size for size, r in zip(sizes, RECIPES.values()) for _ in range(1 + len(r.keep_at))]
+    assert (
+        len(
+            {
+                (r.steps, r.documents_per_step, r.seed, r.vocab_size, r.max_tokens)
+                for r in RECIPES.values()
+            }
+        )
+        == 1
+    )  # equal tokens, one tokenizer
+    files = [
+        2 * size for size, r in zip(sizes, RECIPES.values()) for _ in range(1 + len(r.keep_at))
+    ]
     assert sum(files) < 24e6

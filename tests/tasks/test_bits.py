@@ -31,13 +31,19 @@ def test_probabilities_sum_to_one_and_more_is_told_at_each_setting(case):
 def test_the_reward_alone_by_hand(case):
     _, problem, common = case
     p = next(p for p, ranks in combinations(BY_NAME["weather"]) if ranks == (0, 0))
-    assert expected_bits(problem, common, None) == pytest.approx(-p * math.log2(p) - (1 - p) * math.log2(1 - p))
+    assert expected_bits(problem, common, None) == pytest.approx(
+        -p * math.log2(p) - (1 - p) * math.log2(1 - p)
+    )
 
 
 def test_bits_of_one_answer_are_minus_log_of_its_probability(case):
     task, problem, common = case
     weather = BY_NAME["weather"]
-    right = [p for p, ranks in combinations(weather) if names_of(weather, ranks) == task.convention["weather"]]
+    right = [
+        p
+        for p, ranks in combinations(weather)
+        if names_of(weather, ranks) == task.convention["weather"]
+    ]
     assert bits(task, problem, task.solution(problem), None) == pytest.approx(-math.log2(right[0]))
     assert bits(task, problem, common, 2) > bits(task, problem, common, None)
     assert bits(lab.load_task("toolcall", novelty="nonsense"), problem, common, 2) == math.inf

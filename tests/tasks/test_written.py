@@ -1,9 +1,9 @@
 """Which tokens of an attempt are names, and what is true of them."""
 
 import pytest
+from sdpo_lab.tasks.toolcall.written import written_names
 
 import sdpo_lab as lab
-from sdpo_lab.tasks.toolcall.written import written_names
 from tests.core.conftest import on_one_thread, tiny, tiny_original  # noqa: F401
 
 TASK = lab.load_task("toolcall", seed=100)
@@ -26,7 +26,10 @@ def test_names_are_found_with_their_tokens_and_their_truth(weather):
     names, problem, right, values = weather
     (first, one), (second, two) = list(right.items())[:2]
     found, c = names(f"  weather({one}={values[first]!r}, nonsense={values[second]!r})")
-    assert [(w.name, w.right, w.reported) for w in found] == [(one, True, False), ("nonsense", False, True)]
+    assert [(w.name, w.right, w.reported) for w in found] == [
+        (one, True, False),
+        ("nonsense", False, True),
+    ]
     for w in found:
         piece = "".join(c.tokens[t] for t in w.tokens)
         assert w.name in piece and len(piece) < len(w.name) + 6
@@ -39,16 +42,22 @@ def test_only_the_first_wrong_name_is_reported_and_a_right_name_needs_its_value(
     found, _ = names(f"weather(a={values[first]!r}, b={values[second]!r})")
     assert [w.reported for w in found] == [True, False] and not any(w.right for w in found)
     swapped, _ = names(f"weather({one}={values[second]!r}, {two}={values[first]!r})")
-    assert not any(w.right or w.reported for w in swapped), "the judge complains of a value, not of a name"
+    assert not any(w.right or w.reported for w in swapped), (
+        "the judge complains of a value, not of a name"
+    )
 
 
 def test_bytes_and_not_characters_are_counted(weather):
     names, problem, right, values = weather
     found, c = names("weather(a='Zürich 👩', nonsense=1)")
-    assert [w.name for w in found] == ["a", "nonsense"] and "nonsense" in "".join(c.tokens[t] for t in found[1].tokens)
+    assert [w.name for w in found] == ["a", "nonsense"] and "nonsense" in "".join(
+        c.tokens[t] for t in found[1].tokens
+    )
 
 
-@pytest.mark.parametrize("text", ["weather(", "taxi(a=1)", "weather(a=1)\nweather(b=2)", "weather", "Sure! weather(a=1)"])
+@pytest.mark.parametrize(
+    "text", ["weather(", "taxi(a=1)", "weather(a=1)\nweather(b=2)", "weather", "Sure! weather(a=1)"]
+)
 def test_what_is_no_call_of_the_tool_has_no_names(weather, text):
     assert weather[0](text)[0] == []
 

@@ -10,22 +10,36 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-
 from sdpo_lab.config import SDPOConfig
 from sdpo_lab.errors import unknown_names
 from sdpo_lab.records import History, StepRecord
 from sdpo_lab.rollouts import Rollout
 from sdpo_lab.tasks.base import Problem
+
 from sdpo_lab.trainer import SDPOTrainer
 
 
 class FakeTrainer:
     LIVE_FIELDS = SDPOTrainer.LIVE_FIELDS
 
-    def __init__(self, seconds: float = 0.01, fail_at: int = 0, error: BaseException | None = None, text: str = "weather(city='Oslo')",
-                 feedback: str = "TypeError: no", metrics: dict[str, float] | None = None, rewards: list[float] | None = None) -> None:
+    def __init__(
+        self,
+        seconds: float = 0.01,
+        fail_at: int = 0,
+        error: BaseException | None = None,
+        text: str = "weather(city='Oslo')",
+        feedback: str = "TypeError: no",
+        metrics: dict[str, float] | None = None,
+        rewards: list[float] | None = None,
+    ) -> None:
         self.config, self.history = SDPOConfig.preset("laptop"), History()
-        self.seconds, self.fail_at, self.error, self.text, self.feedback = seconds, fail_at, error, text, feedback
+        self.seconds, self.fail_at, self.error, self.text, self.feedback = (
+            seconds,
+            fail_at,
+            error,
+            text,
+            feedback,
+        )
         self.metrics = {"active_fraction": 1.0} if metrics is None else metrics
         self.rewards = rewards
         self.gate: threading.Event | None = None  # a step waits here for the test
@@ -43,7 +57,9 @@ class FakeTrainer:
         self.history.changes.setdefault(len(self.history) + 1, {}).update(fields)
 
     def autosave(self, folder: Any, seconds: float = 30.0, keep: int = 2) -> None:
-        self.autosaves = SimpleNamespace(folder=folder, seconds=seconds, last=time.monotonic(), trouble="")
+        self.autosaves = SimpleNamespace(
+            folder=folder, seconds=seconds, last=time.monotonic(), trouble=""
+        )
 
     def autosave_if_due(self) -> None:
         if self.autosaves and time.monotonic() - self.autosaves.last >= self.autosaves.seconds:
@@ -56,7 +72,9 @@ class FakeTrainer:
         time.sleep(self.seconds)
         self.inside -= 1
         self.saves.append((str(folder), len(self.history)))
-        self.folders[Path(folder).resolve()] = SimpleNamespace(steps=len(self.history), newest=len(self.history))
+        self.folders[Path(folder).resolve()] = SimpleNamespace(
+            steps=len(self.history), newest=len(self.history)
+        )
         return Path(folder) / f"checkpoint-{len(self.history):06d}"
 
     def step(self) -> StepRecord:
@@ -73,7 +91,18 @@ class FakeTrainer:
                 raise self.error or ValueError("the judge broke")
             reward = self.rewards[number - 1] if self.rewards else 1 - math.exp(-number / 20)
             problem = Problem("p", [{"role": "user", "content": "Will it rain in Oslo?"}])
-            rollouts = [Rollout(problem, i, self.text, [1], reward=float(i % 2), feedback="" if i % 2 else self.feedback, active=True) for i in range(8)]
+            rollouts = [
+                Rollout(
+                    problem,
+                    i,
+                    self.text,
+                    [1],
+                    reward=float(i % 2),
+                    feedback="" if i % 2 else self.feedback,
+                    active=True,
+                )
+                for i in range(8)
+            ]
             record = StepRecord(number, reward, 0.1, dict(self.metrics), rollouts, self.seconds)
             self.history.records.append(record)
             self.autosave_if_due()

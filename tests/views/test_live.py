@@ -26,7 +26,10 @@ def test_runs_to_the_end(fake):
         run.set(learning_rate=1e-3)
 
 
-@pytest.mark.parametrize("steps, error", [(0, ValueError), (-1, ValueError), (1.5, TypeError), ("6", TypeError), (True, TypeError)])
+@pytest.mark.parametrize(
+    "steps, error",
+    [(0, ValueError), (-1, ValueError), (1.5, TypeError), ("6", TypeError), (True, TypeError)],
+)
 def test_steps_are_checked(fake, steps, error):
     with pytest.raises(error, match="steps must be"):
         LiveRun(fake(), steps)
@@ -135,18 +138,33 @@ def test_changes_take_effect_at_the_next_step_and_are_logged(fake):
     run.set(learning_rate=1e-3)
     run.set(teacher_update_rate=0.1)
     assert run.pending == {"learning_rate": 1e-3, "teacher_update_rate": 0.1}
-    assert run.value("learning_rate") == 1e-3 and trainer.config.learning_rate == before  # a wish until the boundary
+    assert (
+        run.value("learning_rate") == 1e-3 and trainer.config.learning_rate == before
+    )  # a wish until the boundary
     run.step()
     run.wait()
     assert trainer.rates == [before, 1e-3] and run.pending == {}
-    assert run.result(progress=False).changes == {2: {"learning_rate": 1e-3, "teacher_update_rate": 0.1}}
+    assert run.result(progress=False).changes == {
+        2: {"learning_rate": 1e-3, "teacher_update_rate": 0.1}
+    }
 
 
-@pytest.mark.parametrize("fields, error, words", [
-    ({"learning_rate": -1.0}, ValueError, "learning_rate must be from 0"), ({"learning_rate": float("nan")}, ValueError, "learning_rate"),
-    ({"teacher_update_rate": 2.0}, ValueError, "teacher_update_rate must be from 0.0 to 1.0; got 2.0"),
-    ({"temperature": "hot"}, TypeError, "temperature must be a number"), ({"lerning_rate": 1.0}, ValueError, "Did you mean 'learning_rate'"),
-    ({"num_generations": 4}, ValueError, "num_generations"), ({"learning_rate": 1e-3, "temperature": 0.0}, ValueError, "temperature")])
+@pytest.mark.parametrize(
+    "fields, error, words",
+    [
+        ({"learning_rate": -1.0}, ValueError, "learning_rate must be from 0"),
+        ({"learning_rate": float("nan")}, ValueError, "learning_rate"),
+        (
+            {"teacher_update_rate": 2.0},
+            ValueError,
+            "teacher_update_rate must be from 0.0 to 1.0; got 2.0",
+        ),
+        ({"temperature": "hot"}, TypeError, "temperature must be a number"),
+        ({"lerning_rate": 1.0}, ValueError, "Did you mean 'learning_rate'"),
+        ({"num_generations": 4}, ValueError, "num_generations"),
+        ({"learning_rate": 1e-3, "temperature": 0.0}, ValueError, "temperature"),
+    ],
+)
 def test_a_bad_value_reaches_the_caller_and_changes_nothing(fake, fields, error, words):
     trainer = fake()
     run = LiveRun(trainer, 2)
@@ -163,7 +181,9 @@ def broken_judge():
 def test_the_workers_exception_is_raised_again_with_its_traceback(fake, monkeypatch):
     trainer = fake()
     step = trainer.step
-    monkeypatch.setattr(trainer, "step", lambda: step() if len(trainer.history) < 2 else broken_judge())
+    monkeypatch.setattr(
+        trainer, "step", lambda: step() if len(trainer.history) < 2 else broken_judge()
+    )
     run = LiveRun(trainer, 10)
     for _ in range(2):  # every time it is asked for, and without growing
         with pytest.raises(KeyError, match="a judge with a hole") as caught:
@@ -212,6 +232,8 @@ def test_interrupt_pauses_at_a_boundary_and_loses_nothing(fake, capsys):
 
     with pytest.raises(KeyboardInterrupt):
         run.result(every=0.01, meanwhile=meanwhile)
-    assert run.state == "paused" and trainer.inside == 0 and 3 <= run.done == len(trainer.history) < 30
+    assert (
+        run.state == "paused" and trainer.inside == 0 and 3 <= run.done == len(trainer.history) < 30
+    )
     assert "Nothing is lost" in capsys.readouterr().out
     assert len(run.result(progress=False)) == 30

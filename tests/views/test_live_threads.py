@@ -10,9 +10,9 @@ import weakref
 
 import pytest
 import torch
+from sdpo_lab.views.progress import ProgressLine, describe, duration
 
 from sdpo_lab.views import LiveRun
-from sdpo_lab.views.progress import ProgressLine, describe, duration
 
 
 def test_a_real_interrupt_wakes_the_wait(root):
@@ -28,7 +28,9 @@ try:
 except KeyboardInterrupt:
     print(run.state, run.done == len(run.trainer.history.records) > 0)
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=60
+    )
     assert done.stdout.strip() == "paused True", done.stderr
 
 
@@ -44,7 +46,9 @@ step = trainer.step
 trainer.step = lambda: (torch.randn(300, 300) @ torch.randn(300, 300), step())[1]
 LiveRun(trainer, 10**6).start()
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 0 and not done.stderr, done.stderr
 
 
@@ -85,7 +89,9 @@ def test_hammering_from_many_threads(fake):
     def press(k: int) -> None:
         for n in range(60):
             try:
-                (run.start, run.pause, run.step, lambda: run.set(learning_rate=1e-4 * (1 + n)))[(n * 7 + k) % 4]()
+                (run.start, run.pause, run.step, lambda: run.set(learning_rate=1e-4 * (1 + n)))[
+                    (n * 7 + k) % 4
+                ]()
             except RuntimeError:
                 pass
             except BaseException as error:
@@ -129,13 +135,25 @@ def test_progress_line(fake, capsys):
     run.step()
     run.wait()
     words = describe(run)
-    assert words.startswith("paused · 1 of 9 steps · mean reward 0.25 (last step) · 0 s, about 0 s left · ")
+    assert words.startswith(
+        "paused · 1 of 9 steps · mean reward 0.25 (last step) · 0 s, about 0 s left · "
+    )
     run.result()
     out = capsys.readouterr().out.splitlines()
-    assert len(out) <= 4 and out[-1].startswith("finished · 9 of 9 steps · mean reward 0.25 (last 5 steps)") and "left" not in out[-1]
+    assert (
+        len(out) <= 4
+        and out[-1].startswith("finished · 9 of 9 steps · mean reward 0.25 (last 5 steps)")
+        and "left" not in out[-1]
+    )
     ProgressLine(run, enabled=False).update(last=True)
     assert not capsys.readouterr().out
-    assert [duration(s) for s in (0.4, 59.4, 59.6, 125, 3725)] == ["0 s", "59 s", "1 min 00 s", "2 min 05 s", "1 h 02 min"]
+    assert [duration(s) for s in (0.4, 59.4, 59.6, 125, 3725)] == [
+        "0 s",
+        "59 s",
+        "1 min 00 s",
+        "2 min 05 s",
+        "1 h 02 min",
+    ]
 
 
 def test_views_are_loaded_when_asked_for(root):
@@ -149,5 +167,7 @@ try: sdpo_lab.views.Dashbord
 except AttributeError as error: print(error)
 print(dir(sdpo_lab.views))
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=120
+    )
     assert "'Dashbord'" in done.stdout and "'Dashboard'" in done.stdout, done.stderr

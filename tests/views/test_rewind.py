@@ -7,9 +7,9 @@ import json
 from html.parser import HTMLParser
 
 import pytest
+from sdpo_lab.timeline import Timeline
 
 import sdpo_lab as lab
-from sdpo_lab.timeline import Timeline
 from sdpo_lab.views import Rewind
 from tests.core.conftest import tiny, tiny_original  # noqa: F401
 from tests.core.test_trainer import SMALL, Vowels
@@ -20,9 +20,13 @@ HOSTILE = "</script><img src=x onerror=alert(1)>\n\u202e\x00\ud83d<|im_end|>"
 @pytest.fixture
 def timeline(tiny, one_thread):  # noqa: F811
     model, tokenizer = tiny
-    trainer = lab.SDPOTrainer(copy.deepcopy(model), tokenizer, Vowels(), lab.SDPOConfig.preset("laptop", **SMALL))
+    trainer = lab.SDPOTrainer(
+        copy.deepcopy(model), tokenizer, Vowels(), lab.SDPOConfig.preset("laptop", **SMALL)
+    )
     problem = trainer.task.problems(1, "train", 0)[0]
-    problem.messages[-1]["content"] = HOSTILE.replace("\ud83d", "") + problem.messages[-1]["content"]
+    problem.messages[-1]["content"] = (
+        HOSTILE.replace("\ud83d", "") + problem.messages[-1]["content"]
+    )
     found = Timeline(trainer, (problem, "<b>abc</b>", HOSTILE.replace("\ud83d", "")), every=2)
     found.watch(None)
     for _ in range(3):
@@ -36,7 +40,13 @@ def tell(monkeypatch):
 
     def ask(rewind: Rewind, message) -> list[dict]:
         sent = []
-        monkeypatch.setattr(rewind, "send", lambda m: sent.append(json.loads(json.dumps(m, allow_nan=False, ensure_ascii=False).encode())))
+        monkeypatch.setattr(
+            rewind,
+            "send",
+            lambda m: sent.append(
+                json.loads(json.dumps(m, allow_nan=False, ensure_ascii=False).encode())
+            ),
+        )
         rewind._on_message(rewind, message, [])
         return sent
 
@@ -46,24 +56,39 @@ def tell(monkeypatch):
 def test_what_the_page_is_told(timeline, tell):
     rewind = Rewind(timeline)
     assert rewind.setup == {"kind": "steps", "mark": "4/3", "steps": [0, 1, 2, 3]}
-    assert tell(rewind, {"kind": "steps", "known": "4/3"}) == [{"kind": "steps", "mark": "4/3"}]  # nothing new, nothing sent
+    assert tell(rewind, {"kind": "steps", "known": "4/3"}) == [
+        {"kind": "steps", "mark": "4/3"}
+    ]  # nothing new, nothing sent
     for step in (3, 1):
         (past,) = tell(rewind, {"kind": "rewind", "step": step})
-        assert past == {"kind": "past", "step": step, "picture": timeline.picture(step)} and past["picture"]["shown"]["feedback"].startswith("</script>")
+        assert past == {"kind": "past", "step": step, "picture": timeline.picture(step)} and past[
+            "picture"
+        ]["shown"]["feedback"].startswith("</script>")
     timeline.watch(timeline.trainer.step())
-    assert tell(rewind, {"kind": "steps", "known": "4/3"}) == [{"kind": "steps", "mark": "5/4", "steps": [0, 1, 2, 3, 4]}]
+    assert tell(rewind, {"kind": "steps", "known": "4/3"}) == [
+        {"kind": "steps", "mark": "5/4", "steps": [0, 1, 2, 3, 4]}
+    ]
     assert repr(rewind).startswith("Rewind(Timeline(steps 0 to 4")
 
 
-@pytest.mark.parametrize("message, words", [
-    ({"kind": "rewind", "step": 99}, "ValueError: step must be from 0 to 3; got 99"), ({"kind": "rewind", "step": -1}, "step must be from"),
-    ({"kind": "rewind", "step": "1"}, "TypeError: step must be a whole number"), ({"kind": "rewind"}, "TypeError"), ({"kind": "rewind", "step": True}, "TypeError")])
+@pytest.mark.parametrize(
+    "message, words",
+    [
+        ({"kind": "rewind", "step": 99}, "ValueError: step must be from 0 to 3; got 99"),
+        ({"kind": "rewind", "step": -1}, "step must be from"),
+        ({"kind": "rewind", "step": "1"}, "TypeError: step must be a whole number"),
+        ({"kind": "rewind"}, "TypeError"),
+        ({"kind": "rewind", "step": True}, "TypeError"),
+    ],
+)
 def test_strange_questions_are_answered_in_words(timeline, tell, message, words):
     (answer,) = tell(Rewind(timeline), message)
     assert words in answer["error"] and "picture" not in answer
 
 
-@pytest.mark.parametrize("message", [None, 3, "rewind", [1], {}, {"kind": "__init__"}, {"kind": ["rewind"]}])
+@pytest.mark.parametrize(
+    "message", [None, 3, "rewind", [1], {}, {"kind": "__init__"}, {"kind": ["rewind"]}]
+)
 def test_messages_that_are_none_are_ignored(timeline, tell, message):
     assert tell(Rewind(timeline), message) == []
 
@@ -98,12 +123,24 @@ def test_a_saved_notebook_shows_three_steps(timeline):
     page, tags = data["text/html"], Tags()
     tags.feed(page)
     assert tags.tags == {"div", "span"} and "&lt;" in page
-    assert [title for title in ("before the first step", "after step 1", "after step 2", "after step 3") if title in page] == ["before the first step", "after step 2", "after step 3"]
+    assert [
+        title
+        for title in ("before the first step", "after step 1", "after step 2", "after step 3")
+        if title in page
+    ] == ["before the first step", "after step 2", "after step 3"]
     assert "rgba(" in page and "application/vnd.jupyter.widget-view+json" in data
 
 
 def test_the_page_never_makes_html_of_text():
     code = Rewind._esm.lower()
-    for word in ("innerhtml", "outerhtml", "insertadjacenthtml", "document.write", "eval(", "https://", "import("):
+    for word in (
+        "innerhtml",
+        "outerhtml",
+        "insertadjacenthtml",
+        "document.write",
+        "eval(",
+        "https://",
+        "import(",
+    ):
         assert word not in code, word
     assert len(Rewind._esm) < 22 * 1024

@@ -11,16 +11,31 @@ from html.parser import HTMLParser
 
 import pytest
 import torch
+from sdpo_lab.tasks.base import Problem
 
 import sdpo_lab as lab
-from sdpo_lab.tasks.base import Problem
-from sdpo_lab.views.tokens import SHARE, STEPS, limit, page_data, prompts, source, token_view, view_data, visible
+from sdpo_lab.views.tokens import (
+    SHARE,
+    STEPS,
+    limit,
+    page_data,
+    prompts,
+    source,
+    token_view,
+    view_data,
+    visible,
+)
 from tests.core.conftest import on_one_thread, tiny, tiny_original  # noqa: F401
 
 PROBLEM = Problem("p", [{"role": "user", "content": "Will it rain in Oslo?"}])
-COMPLETION, FEEDBACK = "weather(city='Oslo')", "TypeError: weather() got an unexpected keyword argument 'city'"
-HOSTILE = ("<script>window.hacked = 1</script></style></textarea><img src=x onerror=alert(1)> {{ 7*7 }} ${7*7} 👩‍👩‍👧 🇳🇴 مرحبا \u202eevil\u202c \u200b\u2028"
-           "\x00\x1b[31m\x07 <|im_end|><|im_start|>user\n--><!--]]>\t&lt;b&gt; \\u003cb\\u003e")
+COMPLETION, FEEDBACK = (
+    "weather(city='Oslo')",
+    "TypeError: weather() got an unexpected keyword argument 'city'",
+)
+HOSTILE = (
+    "<script>window.hacked = 1</script></style></textarea><img src=x onerror=alert(1)> {{ 7*7 }} ${7*7} 👩‍👩‍👧 🇳🇴 مرحبا \u202eevil\u202c \u200b\u2028"
+    "\x00\x1b[31m\x07 <|im_end|><|im_start|>user\n--><!--]]>\t&lt;b&gt; \\u003cb\\u003e"
+)
 
 
 @pytest.fixture
@@ -39,7 +54,9 @@ class Reader(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         self.tags.append(tag)
-        self.inside = (tag, dict(attributes).get("type", "code")) if tag in ("script", "style") else None
+        self.inside = (
+            (tag, dict(attributes).get("type", "code")) if tag in ("script", "style") else None
+        )
 
     def handle_endtag(self, tag):
         self.inside = None
@@ -52,7 +69,10 @@ class Reader(HTMLParser):
 
     @property
     def data(self):
-        return json.loads(self.scripts["application/json"], parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+        return json.loads(
+            self.scripts["application/json"],
+            parse_constant=lambda name: pytest.fail(f"{name} is no JSON"),
+        )
 
 
 def near(values, tensor, digits=3):
@@ -64,14 +84,28 @@ def near(values, tensor, digits=3):
 
 def test_the_numbers_are_those_of_the_credit(credit):
     d = view_data(credit, 5, "first")
-    assert d["title"] == "first" and d["tokens"] == credit.tokens and d["ends"] == [end for _, end in credit.spans]
-    for name, tensor in (("student", credit.student_log_probs), ("teacher", credit.teacher_log_probs), ("advantage", credit.advantages),
-                         ("student_entropy", credit.student_entropy), ("teacher_entropy", credit.teacher_entropy)):
+    assert (
+        d["title"] == "first"
+        and d["tokens"] == credit.tokens
+        and d["ends"] == [end for _, end in credit.spans]
+    )
+    for name, tensor in (
+        ("student", credit.student_log_probs),
+        ("teacher", credit.teacher_log_probs),
+        ("advantage", credit.advantages),
+        ("student_entropy", credit.student_entropy),
+        ("teacher_entropy", credit.teacher_entropy),
+    ):
         assert near(d[name], tensor), name
     assert near(d["divergence"], credit.divergence, 4)
-    assert d["student_rank"] == credit.student_ranks.tolist() and d["teacher_rank"] == credit.teacher_ranks.tolist()
+    assert (
+        d["student_rank"] == credit.student_ranks.tolist()
+        and d["teacher_rank"] == credit.teacher_ranks.tolist()
+    )
     assert d["oracle"] is None and d["size"] == credit.student_distribution.shape[1]
-    assert d["shift_bits"] == pytest.approx(credit.shift_bits, abs=1e-3) and d["shown"] == {"feedback": FEEDBACK}
+    assert d["shift_bits"] == pytest.approx(credit.shift_bits, abs=1e-3) and d["shown"] == {
+        "feedback": FEEDBACK
+    }
 
 
 def test_the_alternatives_are_the_union_of_both_with_the_mass_of_all_others(credit):
@@ -80,7 +114,10 @@ def test_the_alternatives_are_the_union_of_both_with_the_mass_of_all_others(cred
         names = [d["vocabulary"][v] for v in d["top"][t]]
         both = {name for role in ("student", "teacher") for name, _ in row[role]}
         assert names[0] == credit.tokens[t] and set(names) == both | {credit.tokens[t]}
-        for role, distribution in (("student", credit.student_distribution), ("teacher", credit.teacher_distribution)):
+        for role, distribution in (
+            ("student", credit.student_distribution),
+            ("teacher", credit.teacher_distribution),
+        ):
             shown = [math.exp(v) for v in d[f"top_{role}"][t]]
             assert sum(shown) + d[f"tail_{role}"][t] == pytest.approx(1, abs=2e-3)
             for name, p in row[role]:
@@ -97,27 +134,40 @@ def test_special_tokens_and_parts_of_characters(tiny):  # noqa: F811
     d = view_data(lab.credit(model, tokenizer, PROBLEM, ids, feedback="no"))
     assert d["tokens"] == ["a", "", "", "", "👩", tokenizer.eos_token] and d["special"] == [5]
     assert d["partial"] == {"1": "F0", "2": "9F", "3": "91"}
-    assert view_data(lab.credit(model, tokenizer, PROBLEM, tokenizer.eos_token))["special"] == [], "typed, it is text"
+    assert view_data(lab.credit(model, tokenizer, PROBLEM, tokenizer.eos_token))["special"] == [], (
+        "typed, it is text"
+    )
 
 
 def test_what_is_no_number_is_valid_json(credit):
-    odd = replace(credit, student_log_probs=credit.student_log_probs.clone(), divergence=credit.divergence * math.nan,
-                  student_distribution=credit.student_distribution.clone(),
-                  oracle_log_probs=torch.full_like(credit.student_log_probs, math.nan))
+    odd = replace(
+        credit,
+        student_log_probs=credit.student_log_probs.clone(),
+        divergence=credit.divergence * math.nan,
+        student_distribution=credit.student_distribution.clone(),
+        oracle_log_probs=torch.full_like(credit.student_log_probs, math.nan),
+    )
     odd.student_log_probs[0] = -math.inf
     odd.student_distribution[0] = -math.inf
     odd.student_distribution[1] = math.nan
     odd.oracle_log_probs[1] = -math.inf
     d = Reader(token_view(odd)._repr_html_()).data["attempts"][0]
-    assert d["student"][0] == "-inf" and d["advantage"][0] == "inf" and set(d["divergence"]) == {None}
+    assert (
+        d["student"][0] == "-inf" and d["advantage"][0] == "inf" and set(d["divergence"]) == {None}
+    )
     assert d["oracle"][:2] == [None, "-inf"] and None in d["top_student"][1]
     assert token_view(odd, color_by="oracle").data["limits"]["oracle"] in STEPS
 
 
 def test_half_a_surrogate_pair_survives(credit):
-    view = token_view(replace(credit, student_prompt="\ud83d!", teacher_prompt="\ud83d! \udc00"), titles="\ud83d")
+    view = token_view(
+        replace(credit, student_prompt="\ud83d!", teacher_prompt="\ud83d! \udc00"), titles="\ud83d"
+    )
     d = Reader(view.page().encode("utf-8").decode()).data["attempts"][0]
-    assert d["title"] == "\\ud83d" and "".join(text for _, text in d["prompts"]["student"]) == "\\ud83d!"
+    assert (
+        d["title"] == "\\ud83d"
+        and "".join(text for _, text in d["prompts"]["student"]) == "\\ud83d!"
+    )
 
 
 # -- the scale
@@ -126,7 +176,9 @@ def test_half_a_surrogate_pair_survives(credit):
 def test_the_scale_withstands_a_spike():
     calm = [[0.1 * (n % 7) for n in range(200)], [-2.0, 1.5]]
     spiked = [[*calm[0], 50.0], calm[1]]
-    assert limit(calm, 1) == 2 and limit(spiked, 1) == 5, "one spike, however high, takes it to 5 nats at most"
+    assert limit(calm, 1) == 2 and limit(spiked, 1) == 5, (
+        "one spike, however high, takes it to 5 nats at most"
+    )
     assert limit([[*calm[0], 5e5], calm[1]], 1) == limit(spiked, 1)
     assert limit([[0.01, -0.02]], 1) == 1 and limit([[30.0] * 10], 1) == 10 and limit([[]], 1) == 1
     assert limit([[None, "inf", "-inf", 1.4]], 1) == 2
@@ -138,25 +190,46 @@ def test_the_scale_withstands_a_spike():
 def test_views_of_one_stack_share_the_scale_and_separate_ones_can(credit):
     other = replace(credit, teacher_log_probs=credit.student_log_probs - 4.5)
     both = token_view([credit, other], titles=["a", "b"])
-    assert both.data["limits"]["advantage"] == limit([view_data(c)["advantage"] for c in (credit, other)], 1) == 5
+    assert (
+        both.data["limits"]["advantage"]
+        == limit([view_data(c)["advantage"] for c in (credit, other)], 1)
+        == 5
+    )
     assert [a["title"] for a in both.data["attempts"]] == ["a", "b"]
-    assert token_view(credit, scale=7).data["limits"] == token_view(credit).data["limits"] | {"advantage": 7.0, "oracle": 7.0}
+    assert token_view(credit, scale=7).data["limits"] == token_view(credit).data["limits"] | {
+        "advantage": 7.0,
+        "oracle": 7.0,
+    }
 
 
 # -- the prompts
 
 
 def test_the_prompts_are_cut_where_they_differ():
-    student, teacher = prompts("Question?\nEnd", "Question?\n\nFeedback: no such name as city.\n\nEnd")
+    student, teacher = prompts(
+        "Question?\nEnd", "Question?\n\nFeedback: no such name as city.\n\nEnd"
+    )
     assert student == [[0, "Question?\nEnd"]]
     assert "".join(t for m, t in teacher if m).strip() == "Feedback: no such name as city."
     # words in common on both sides of a change in the middle
-    student, teacher = prompts("A b c. The same long common middle part. x y", "A q c. The same long common middle part. z y")
+    student, teacher = prompts(
+        "A b c. The same long common middle part. x y",
+        "A q c. The same long common middle part. z y",
+    )
     assert [t for m, t in student if m] == ["b", "x"] and [t for m, t in teacher if m] == ["q", "z"]
     assert prompts("same", "same") == ([[0, "same"]], [[0, "same"]]) and prompts("", "") == ([], [])
 
 
-@pytest.mark.parametrize("pair", [("", "a b"), ("a b", ""), ("a a a", "a a"), ("a\n\nb" * 50, "b\n\na" * 40), (HOSTILE, HOSTILE[::-1])])
+@pytest.mark.parametrize(
+    "pair",
+    [
+        ("", "a b"),
+        ("a b", ""),
+        ("a a a", "a a"),
+        ("a\n\nb" * 50, "b\n\na" * 40),
+        (HOSTILE, HOSTILE[::-1]),
+    ],
+)
 def test_the_pieces_of_a_prompt_make_it_up(pair):
     for text, pieces in zip(pair, prompts(*pair)):
         assert "".join(piece for _, piece in pieces) == text and all(piece for _, piece in pieces)
@@ -179,15 +252,31 @@ def test_a_hostile_text_stays_text(tiny):  # noqa: F811
     found = Reader(view.page())
     assert set(found.tags) == set(plain.tags), "no tag comes from the text"
     assert found.tags.count("script") == 2 and found.tags.count("style") == 2
-    assert "".join(found.data["attempts"][0]["tokens"]) == HOSTILE and found.data["attempts"][0]["title"] == HOSTILE
-    assert html.unescape(visible("<script>window.hacked")) in found.words and "{{ 7*7 }}" in found.words and "<|im_end|>" in found.words
+    assert (
+        "".join(found.data["attempts"][0]["tokens"]) == HOSTILE
+        and found.data["attempts"][0]["title"] == HOSTILE
+    )
+    assert (
+        html.unescape(visible("<script>window.hacked")) in found.words
+        and "{{ 7*7 }}" in found.words
+        and "<|im_end|>" in found.words
+    )
     assert "\u202e" not in view.page() and "\u2028" not in view.page() and "\x1b" not in view.page()
     assert "\\u202e" in found.words, "it is there as its code"
 
 
 def test_what_nobody_could_see_is_written_as_its_code():
-    assert visible("a\u200bb") == "a\\u200bb" and visible("\u0301x") == "◌\u0301x" and visible("\n") == "⏎\n" and visible("\t") == "⇥"
-    assert visible("\U000e0041") == "\\ue0041" and visible("\u00a0") == "\\u00a0" and visible("❤️ <") == "❤️ &lt;"
+    assert (
+        visible("a\u200bb") == "a\\u200bb"
+        and visible("\u0301x") == "◌\u0301x"
+        and visible("\n") == "⏎\n"
+        and visible("\t") == "⇥"
+    )
+    assert (
+        visible("\U000e0041") == "\\ue0041"
+        and visible("\u00a0") == "\\u00a0"
+        and visible("❤️ <") == "❤️ &lt;"
+    )
 
 
 def test_the_fallback_is_coloured_and_stands_alone(credit):
@@ -195,8 +284,14 @@ def test_the_fallback_is_coloured_and_stands_alone(credit):
     text = token_view(credit, scale=1)._repr_html_()
     bare = re.sub(r"<(script|style).*?</\1>", "", text, flags=re.DOTALL)
     assert bare.count("rgba(213,94,0") + bare.count("rgba(0,114,178") >= 3
-    assert COMPLETION in Reader(bare).words and "the teacher lowers it −1 0 +1 raises it, in nats" in Reader(bare).words
-    assert "student: 0 1 probability" in Reader(token_view(credit, color_by="student")._repr_html_()).words
+    assert (
+        COMPLETION in Reader(bare).words
+        and "the teacher lowers it −1 0 +1 raises it, in nats" in Reader(bare).words
+    )
+    assert (
+        "student: 0 1 probability"
+        in Reader(token_view(credit, color_by="student")._repr_html_()).words
+    )
 
 
 def test_two_showings_have_two_places(credit):
@@ -207,17 +302,27 @@ def test_two_showings_have_two_places(credit):
 
 def test_nothing_comes_from_elsewhere(credit):
     text = token_view(credit).page()
-    assert not re.search(r"https?:|//cdn|@import|url\(|\bimport\b|\bfetch\(|innerHTML|document\.currentScript", text)
+    assert not re.search(
+        r"https?:|//cdn|@import|url\(|\bimport\b|\bfetch\(|innerHTML|document\.currentScript", text
+    )
 
 
 def test_the_sources_are_one_function_and_rules_for_one_class():
     script = source("token_view.js")
-    assert re.findall(r"^(?:async )?function \w+", (script.splitlines()[0])) == ["function sdpoTokenView"] and "</" not in script and "<!--" not in script
+    assert (
+        re.findall(r"^(?:async )?function \w+", (script.splitlines()[0]))
+        == ["function sdpoTokenView"]
+        and "</" not in script
+        and "<!--" not in script
+    )
     # what is stripped is comments, not text that looks like one
     assert "//" not in script.replace("://", "") and script.count("{") == script.count("}")
     rules = re.sub(r"@[^{]+\{", "", source("token_view.css"))
     for selectors in re.findall(r"([^{}]+)\{[^{}]*\}", rules):
-        assert all(".sdpo-" in part for part in re.sub(r"\([^()]*(\([^()]*\)[^()]*)*\)", "", selectors).split(",")), selectors
+        assert all(
+            ".sdpo-" in part
+            for part in re.sub(r"\([^()]*(\([^()]*\)[^()]*)*\)", "", selectors).split(",")
+        ), selectors
 
 
 def test_the_size_of_the_page(tiny):  # noqa: F811
@@ -228,8 +333,17 @@ def test_the_size_of_the_page(tiny):  # noqa: F811
     p, q = ((3 * torch.randn(512, 400)).log_softmax(-1) for _ in range(2))
     ids = torch.randint(10, 400, (512,)).tolist()
     at = torch.tensor(ids)[:, None]
-    long = replace(short, completion_ids=ids, tokens=[tokenizer.decode([i]) for i in ids], spans=[(3 * t, 3 * t + 3) for t in range(512)],
-                   student_distribution=p, teacher_distribution=q, student_log_probs=p.gather(1, at)[:, 0], teacher_log_probs=q.gather(1, at)[:, 0], divergence=p[:, 0].abs())
+    long = replace(
+        short,
+        completion_ids=ids,
+        tokens=[tokenizer.decode([i]) for i in ids],
+        spans=[(3 * t, 3 * t + 3) for t in range(512)],
+        student_distribution=p,
+        teacher_distribution=q,
+        student_log_probs=p.gather(1, at)[:, 0],
+        teacher_log_probs=q.gather(1, at)[:, 0],
+        divergence=p[:, 0].abs(),
+    )
     assert len(token_view(long)._repr_html_().encode()) <= 300_000
 
 
@@ -237,14 +351,20 @@ def test_the_repr_of_a_credit_is_the_view_and_a_file_can_be_written(credit, tmp_
     assert "sdpoTokenView" in credit._repr_html_()
     path = token_view(credit).save(tmp_path / "view.html")
     assert path.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
-    assert repr(token_view([credit, credit])) == f"TokenView(2 attempts, {2 * len(credit.tokens)} tokens, by advantage)"
+    assert (
+        repr(token_view([credit, credit]))
+        == f"TokenView(2 attempts, {2 * len(credit.tokens)} tokens, by advantage)"
+    )
 
 
 # -- refusals
 
 
 def test_refusals(credit):
-    with pytest.raises(ValueError, match="color_by must be one of 'advantage', 'divergence', 'student', 'teacher'.*got 'advantages'.*Did you mean 'advantage'"):
+    with pytest.raises(
+        ValueError,
+        match="color_by must be one of 'advantage', 'divergence', 'student', 'teacher'.*got 'advantages'.*Did you mean 'advantage'",
+    ):
         token_view(credit, color_by="advantages")
     with pytest.raises(ValueError, match="color_by='oracle' needs an oracle: pass task="):
         token_view(credit, color_by="oracle")
@@ -254,7 +374,12 @@ def test_refusals(credit):
         token_view([credit, credit], titles=["a"])
     with pytest.raises(TypeError, match="credits must be a Credit.*got str"):
         token_view(["text"])
-    for scale, error in ((0, ValueError), (math.nan, ValueError), (1000, ValueError), ("1", TypeError)):
+    for scale, error in (
+        (0, ValueError),
+        (math.nan, ValueError),
+        (1000, ValueError),
+        ("1", TypeError),
+    ):
         with pytest.raises(error, match="scale must be"):
             token_view(credit, scale=scale)
     with pytest.raises(ValueError, match="k must be from 1 to 64"):

@@ -32,23 +32,44 @@ class Sandbox:
     Threads may share one; their runs take turns. A fork has servers of its own. Raises RuntimeError where the isolation is not strong.
     """
 
-    def __init__(self, *, seconds: float = 1.0, memory_mb: int = 256, workers: int | None = None, allow_weak: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        seconds: float = 1.0,
+        memory_mb: int = 256,
+        workers: int | None = None,
+        allow_weak: bool = False,
+    ) -> None:
         check_range("seconds", seconds, float, 0.05, 600)
         check_range("memory_mb", memory_mb, int, 64, 65536)
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        cores = (
+            len(os.sched_getaffinity(0))
+            if hasattr(os, "sched_getaffinity")
+            else os.cpu_count() or 1
+        )
         workers = min(8, cores) if workers is None else workers
         check_range("workers", workers, int, 1, 64)
         self.isolation = isolation()
         if self.isolation.level == "none":
-            raise RuntimeError(f"programs cannot be run in isolation here: {self.isolation.reason}.")
+            raise RuntimeError(
+                f"programs cannot be run in isolation here: {self.isolation.reason}."
+            )
         if self.isolation.level != "strong" and not allow_weak:
             raise RuntimeError(
                 f"programs that a model wrote cannot be isolated here: {self.isolation.reason}. Use Linux on x86_64 or aarch64 where "
                 "seccomp is allowed; or, where nothing is worth keeping, allow_weak=True: then such a program can remove files, open "
                 "connections and signal processes with the rights of "
-                f"{user()}.\n{self.isolation}")
+                f"{user()}.\n{self.isolation}"
+            )
         self.seconds, self.memory_mb, self.workers = seconds, memory_mb, workers
-        self._pool = Pool(workers, {"seconds": seconds, "memory_mb": memory_mb, "strong": self.isolation.level == "strong"})
+        self._pool = Pool(
+            workers,
+            {
+                "seconds": seconds,
+                "memory_mb": memory_mb,
+                "strong": self.isolation.level == "strong",
+            },
+        )
         weakref.finalize(self, self._pool.stop)
 
     def run(self, programs: list[Program]) -> list[list[Returned | Raised]]:

@@ -26,17 +26,23 @@ class Isolation:
 
     def __str__(self) -> str:
         rows = [f"{f.name:>12}: {getattr(self, f.name)}" for f in fields(self)[2:]]
-        return "\n".join([f"isolation: {self.level}" + (f" ({self.reason})" if self.reason else ""), *rows])
+        return "\n".join(
+            [f"isolation: {self.level}" + (f" ({self.reason})" if self.reason else ""), *rows]
+        )
 
 
 def isolation() -> Isolation:
     """What this machine offers: starts a server that tries it, once per process (a fifth of a second); again where it did not start, which may pass."""
     if not hasattr(os, "fork") or not hasattr(select, "poll"):
-        return describe_isolation("none", f"{sys.platform} has no fork(); use Linux, WSL or a container")
+        return describe_isolation(
+            "none", f"{sys.platform} has no fork(); use Linux, WSL or a container"
+        )
     try:
         reason = why_not_kept()
     except (OSError, EOFError) as error:
-        return describe_isolation("none", f"the server does not start here ({type(error).__name__}: {error})")
+        return describe_isolation(
+            "none", f"the server does not start here ({type(error).__name__}: {error})"
+        )
     return describe_isolation("weak" if reason else "strong", reason)
 
 
@@ -53,16 +59,30 @@ def why_not_kept() -> str:
 def describe_isolation(level: str, reason: str = "") -> Isolation:
     if level == "none":
         return Isolation(level, reason, *["nothing runs, so nothing is promised"] * 6)
-    always = {"time": "kept: a program is killed from outside when its time is over",
-              "environment": "kept: the environment is empty; what a program returns is compared in another process"}
+    always = {
+        "time": "kept: a program is killed from outside when its time is over",
+        "environment": "kept: the environment is empty; what a program returns is compared in another process",
+    }
     if level == "strong":
-        return Isolation(level, reason, files="kept: the kernel refuses to open, remove or look at any file", network="kept: the kernel refuses sockets",
-                         processes="kept: the kernel refuses to start, signal or trace a process or a thread",
-                         memory="kept: the address space is limited by the kernel", **always)
-    return Isolation(level, reason, files=f"NOT kept: opening is made hard, removing is not; a program has the rights of {user()}",
-                     network="NOT kept: sockets are made hard, not impossible",
-                     processes="NOT kept: starting one is limited, signals to others of the same user are not",
-                     memory="limited by the kernel" + (" (macOS ignores that limit)" if sys.platform == "darwin" else ""), **always)
+        return Isolation(
+            level,
+            reason,
+            files="kept: the kernel refuses to open, remove or look at any file",
+            network="kept: the kernel refuses sockets",
+            processes="kept: the kernel refuses to start, signal or trace a process or a thread",
+            memory="kept: the address space is limited by the kernel",
+            **always,
+        )
+    return Isolation(
+        level,
+        reason,
+        files=f"NOT kept: opening is made hard, removing is not; a program has the rights of {user()}",
+        network="NOT kept: sockets are made hard, not impossible",
+        processes="NOT kept: starting one is limited, signals to others of the same user are not",
+        memory="limited by the kernel"
+        + (" (macOS ignores that limit)" if sys.platform == "darwin" else ""),
+        **always,
+    )
 
 
 def user() -> str:

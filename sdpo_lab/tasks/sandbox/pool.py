@@ -34,11 +34,28 @@ class Worker:
         # -I without -E, for the one variable: sets of strings have the same order in every server, so verdicts can be repeated
         environment = {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1"}
         # some Pythons do not start without; the server empties all of it
-        environment |= {k: os.environ[k] for k in ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH") if k in os.environ}
-        command = [sys.executable, "-s", "-P", "-S", "-B", str(Path(server.__file__).resolve()), json.dumps(config)]
+        environment |= {
+            k: os.environ[k] for k in ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH") if k in os.environ
+        }
+        command = [
+            sys.executable,
+            "-s",
+            "-P",
+            "-S",
+            "-B",
+            str(Path(server.__file__).resolve()),
+            json.dumps(config),
+        ]
         try:
-            self.process = subprocess.Popen(command, stdin=theirs, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder,
-                                            env=environment, start_new_session=True)
+            self.process = subprocess.Popen(
+                command,
+                stdin=theirs,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                cwd=folder,
+                env=environment,
+                start_new_session=True,
+            )
         except BaseException:
             self.socket.close()
             raise
@@ -66,7 +83,10 @@ class Worker:
         if self.process.poll() is None:
             try:
                 os.killpg(self.process.pid, signal.SIGKILL)
-            except (ProcessLookupError, PermissionError):  # then it goes by itself, since the socket is closed
+            except (
+                ProcessLookupError,
+                PermissionError,
+            ):  # then it goes by itself, since the socket is closed
                 pass
             self.process.wait()
 
@@ -117,7 +137,9 @@ class Pool:
                     if not worker.greeted:
                         reason = worker.greeting()
                         if self.config["strong"] and reason:
-                            raise RuntimeError(f"a server of the sandbox cannot keep programs in, although another one could: {reason}")
+                            raise RuntimeError(
+                                f"a server of the sandbox cannot keep programs in, although another one could: {reason}"
+                            )
                     else:
                         data = worker.read(GRACE_SECONDS)
                         if worker.job:
@@ -140,11 +162,15 @@ class Pool:
 
     def give(self, worker: Worker, waiting: deque) -> None:
         if waiting:
-            worker.write(waiting[0][1], GRACE_SECONDS)  # a server that died before it had all of it did not die of it
+            worker.write(
+                waiting[0][1], GRACE_SECONDS
+            )  # a server that died before it had all of it did not die of it
             worker.job = waiting.popleft()
             worker.deadline = time.monotonic() + self.config["seconds"] + GRACE_SECONDS
 
-    def replace(self, worker: Worker, poll: select.poll, by_descriptor: dict, waiting: deque) -> None:
+    def replace(
+        self, worker: Worker, poll: select.poll, by_descriptor: dict, waiting: deque
+    ) -> None:
         """Of a server that died or hangs (no program can do that; someone who is short of memory can). Its job is tried once more."""
         by_descriptor.pop(worker.socket.fileno())
         poll.unregister(worker.socket)
@@ -156,8 +182,10 @@ class Pool:
             if tries == 0:
                 waiting.appendleft((i, job, 1))
         elif self.deaths > 3 * self.size:
-            raise RuntimeError(f"the servers of the sandbox keep dying (the last one ended with {worker.process.returncode}); "
-                               f"is there memory for {self.size}?")
+            raise RuntimeError(
+                f"the servers of the sandbox keep dying (the last one ended with {worker.process.returncode}); "
+                f"is there memory for {self.size}?"
+            )
         new = Worker(self.config)
         self.workers.append(new)
         self.watch(new, poll, by_descriptor, waiting)

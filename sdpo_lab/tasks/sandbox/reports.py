@@ -51,21 +51,38 @@ class Raised:
 def message_of(program: Program) -> bytes | None:
     """The program as a message to a server; None when its code is too long to be run."""
     if not isinstance(program.code, str) or not isinstance(program.function, str):
-        raise TypeError(f"code and function of the programs must be strings, got {shown(program.code)} and {shown(program.function)}")
-    check_kind("inputs of the programs", program.inputs, (tuple, list), "a tuple of tuples, the arguments of each call")
+        raise TypeError(
+            f"code and function of the programs must be strings, got {shown(program.code)} and {shown(program.function)}"
+        )
+    check_kind(
+        "inputs of the programs",
+        program.inputs,
+        (tuple, list),
+        "a tuple of tuples, the arguments of each call",
+    )
     if len(program.inputs) > MAX_INPUTS:
-        raise ValueError(f"inputs of the programs must be at most {MAX_INPUTS}, got {len(program.inputs)}")
+        raise ValueError(
+            f"inputs of the programs must be at most {MAX_INPUTS}, got {len(program.inputs)}"
+        )
     for arguments in program.inputs:
         if not isinstance(arguments, (tuple, list)):
-            raise TypeError(f"inputs of the programs must be tuples of arguments, one is {shown(arguments)}; write (x,) for one argument")
+            raise TypeError(
+                f"inputs of the programs must be tuples of arguments, one is {shown(arguments)}; write (x,) for one argument"
+            )
     try:
         inputs = [server.pack(tuple(arguments)) for arguments in program.inputs]
     except (TypeError, ValueError) as error:
         raise type(error)(f"inputs of the programs: {error}") from error
     if len(program.code) > MAX_CODE:
         return None
-    code = program.code if encodes(program.code) else {"s": program.code.encode("utf-8", "surrogatepass").hex()}  # `pack` has lower limits
-    return server.message(json.dumps({"code": code, "function": program.function, "inputs": inputs}).encode())
+    code = (
+        program.code
+        if encodes(program.code)
+        else {"s": program.code.encode("utf-8", "surrogatepass").hex()}
+    )  # `pack` has lower limits
+    return server.message(
+        json.dumps({"code": code, "function": program.function, "inputs": inputs}).encode()
+    )
 
 
 def encodes(text: str) -> bool:
@@ -76,11 +93,20 @@ def encodes(text: str) -> bool:
         return False
 
 
-def outcomes(program: Program, message: bytes | None, answer: bytes | None, seconds: float) -> list[Returned | Raised]:
+def outcomes(
+    program: Program, message: bytes | None, answer: bytes | None, seconds: float
+) -> list[Returned | Raised]:
     """What a server's answer says about each input. The report in it is the program's own, so it may be anything."""
     n = len(program.inputs)
     if message is None:
-        return [Raised("OutputLimit", f"the code has {len(program.code)} characters, more than {MAX_CODE}; it was not run", 0, "")] * n
+        return [
+            Raised(
+                "OutputLimit",
+                f"the code has {len(program.code)} characters, more than {MAX_CODE}; it was not run",
+                0,
+                "",
+            )
+        ] * n
     if answer is None or len(answer) < 2:
         return [Raised("Killed", "the process that ran it was killed twice", 0, "")] * n
     *lines, rest = answer[2:].split(b"\n", n + 1)
@@ -88,8 +114,17 @@ def outcomes(program: Program, message: bytes | None, answer: bytes | None, seco
     if isinstance(first, tuple):
         return [first[0]] * n
     found = [parse(line, program.code) for line in lines[1 : n + 1]]
-    found = [Raised("Forbidden", "its report cannot be read: the program wrote to descriptors that are not its own", 0, "")
-             if not isinstance(o, (Returned, Raised)) else o for o in found]
+    found = [
+        Raised(
+            "Forbidden",
+            "its report cannot be read: the program wrote to descriptors that are not its own",
+            0,
+            "",
+        )
+        if not isinstance(o, (Returned, Raised))
+        else o
+        for o in found
+    ]
     if len(found) < n:
         where = f"on input {len(found) + 1} of {n}" if lines else "while the code was loaded"
         kind, why = fate(answer[0], answer[1], seconds)
@@ -126,7 +161,9 @@ def parse(line: bytes, code: str) -> Returned | Raised | tuple[Raised] | None:
         kind = kind if kind.isidentifier() and len(kind) <= 80 else "Exception"
         raised = Raised(kind, text[: server.MAX_MESSAGE], *line_of(code, number))
         return (raised,) if tag == "all" else raised
-    except Exception:  # it may be anything, and raise anything: nested too deep, not UTF-8, a list as a key
+    except (
+        Exception
+    ):  # it may be anything, and raise anything: nested too deep, not UTF-8, a list as a key
         return None
 
 

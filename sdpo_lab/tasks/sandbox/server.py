@@ -25,8 +25,15 @@ import warnings
 
 MAX_REPORT = 256 * 1024  # bytes that are read of a child's report
 MAX_OUTCOMES = 192 * 1024  # of these for outcomes; the rest is for saying that there was too much
-MAX_DEPTH, MAX_ITEMS, MAX_HASHED, MAX_CHARACTERS = 32, 10_000, 2_000, 60_000  # of one value; HASHED: keys of one dict or set
-MAX_BITS = 13_000  # of an int; below the 4300 digits that Python prints, so that its repr never raises
+MAX_DEPTH, MAX_ITEMS, MAX_HASHED, MAX_CHARACTERS = (
+    32,
+    10_000,
+    2_000,
+    60_000,
+)  # of one value; HASHED: keys of one dict or set
+MAX_BITS = (
+    13_000  # of an int; below the 4300 digits that Python prints, so that its repr never raises
+)
 MAX_MESSAGE = 300  # characters of an exception's message
 FILENAME = "<attempt>"
 EXITED, SIGNALLED, TIMEOUT, FLOOD = b"exit"
@@ -41,16 +48,54 @@ PRELOADED = """__future__ math string itertools functools collections collection
 # Every system call a program that only computes needs, by number on (x86_64, aarch64); -1 where there is none. All work on memory, clocks,
 # the process's own signals, or descriptors that are open, and those are /dev/null and the report. `fstat` takes no path, `newfstatat` would.
 ALLOWED = {
-    "read": (0, 63), "write": (1, 64), "writev": (20, 66), "close": (3, 57), "fstat": (5, 80), "lseek": (8, 62),
-    "mmap": (9, 222), "mprotect": (10, 226), "munmap": (11, 215), "brk": (12, 214), "mremap": (25, 216), "madvise": (28, 233),
-    "rt_sigaction": (13, 134), "rt_sigprocmask": (14, 135), "rt_sigreturn": (15, 139), "sigaltstack": (131, 132), "restart_syscall": (219, 128),
-    "futex": (202, 98), "sched_yield": (24, 124), "getcpu": (309, 168), "rseq": (334, 293),
-    "poll": (7, -1), "ppoll": (271, 73), "select": (23, -1), "pselect6": (270, 72), "nanosleep": (35, 101), "clock_nanosleep": (230, 115),
-    "clock_gettime": (228, 113), "clock_getres": (229, 114), "gettimeofday": (96, 169), "time": (201, -1), "times": (100, 153), "getrusage": (98, 165),
-    "getpid": (39, 172), "getppid": (110, 173), "gettid": (186, 178), "getuid": (102, 174), "geteuid": (107, 175), "getgid": (104, 176), "getegid": (108, 177),
-    "getrandom": (318, 278), "exit": (60, 93), "exit_group": (231, 94),
+    "read": (0, 63),
+    "write": (1, 64),
+    "writev": (20, 66),
+    "close": (3, 57),
+    "fstat": (5, 80),
+    "lseek": (8, 62),
+    "mmap": (9, 222),
+    "mprotect": (10, 226),
+    "munmap": (11, 215),
+    "brk": (12, 214),
+    "mremap": (25, 216),
+    "madvise": (28, 233),
+    "rt_sigaction": (13, 134),
+    "rt_sigprocmask": (14, 135),
+    "rt_sigreturn": (15, 139),
+    "sigaltstack": (131, 132),
+    "restart_syscall": (219, 128),
+    "futex": (202, 98),
+    "sched_yield": (24, 124),
+    "getcpu": (309, 168),
+    "rseq": (334, 293),
+    "poll": (7, -1),
+    "ppoll": (271, 73),
+    "select": (23, -1),
+    "pselect6": (270, 72),
+    "nanosleep": (35, 101),
+    "clock_nanosleep": (230, 115),
+    "clock_gettime": (228, 113),
+    "clock_getres": (229, 114),
+    "gettimeofday": (96, 169),
+    "time": (201, -1),
+    "times": (100, 153),
+    "getrusage": (98, 165),
+    "getpid": (39, 172),
+    "getppid": (110, 173),
+    "gettid": (186, 178),
+    "getuid": (102, 174),
+    "geteuid": (107, 175),
+    "getgid": (104, 176),
+    "getegid": (108, 177),
+    "getrandom": (318, 278),
+    "exit": (60, 93),
+    "exit_group": (231, 94),
 }
-MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # column above, AUDIT_ARCH of linux/audit.h
+MACHINES = {
+    "x86_64": (0, 0xC000003E),
+    "aarch64": (1, 0xC00000B7),
+}  # column above, AUDIT_ARCH of linux/audit.h
 EPERM, PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 1, 1, 22, 38
 
 
@@ -77,12 +122,18 @@ def _pack(value: object, depth: int, left: list[int]) -> object:
     kind = type(value)
     left[0] -= 1
     if left[0] < 0 or depth > MAX_DEPTH:
-        raise OutputLimit(f"the value has more than {MAX_ITEMS} items" if left[0] < 0 else f"the value is nested deeper than {MAX_DEPTH}")
+        raise OutputLimit(
+            f"the value has more than {MAX_ITEMS} items"
+            if left[0] < 0
+            else f"the value is nested deeper than {MAX_DEPTH}"
+        )
     if value is None or kind is bool or kind is float:
         return value
     if kind is int:
         if value.bit_length() > MAX_BITS:
-            raise OutputLimit(f"the value holds an int of {value.bit_length()} bits, more than {MAX_BITS}")
+            raise OutputLimit(
+                f"the value holds an int of {value.bit_length()} bits, more than {MAX_BITS}"
+            )
         return value if value.bit_length() < 53 else {"i": hex(value)}
     if kind is str:
         left[1] -= len(value)
@@ -94,11 +145,15 @@ def _pack(value: object, depth: int, left: list[int]) -> object:
         except UnicodeEncodeError:  # JSON would make one character of two surrogates
             return {"s": value.encode("utf-8", "surrogatepass").hex()}
     if kind not in (list, tuple, dict, set):
-        raise Unsupported(f"a value of type {kind.__name__[:80]} is not plain data (None, bool, int, float, str, list, tuple, dict, set)")
+        raise Unsupported(
+            f"a value of type {kind.__name__[:80]} is not plain data (None, bool, int, float, str, list, tuple, dict, set)"
+        )
     if len(value) > left[0] or (kind in (dict, set) and len(value) > MAX_HASHED):
         raise OutputLimit(f"the value holds a {kind.__name__} of length {len(value)}")
     if kind is dict:
-        return {"d": [[_pack(k, depth + 1, left), _pack(v, depth + 1, left)] for k, v in value.items()]}
+        return {
+            "d": [[_pack(k, depth + 1, left), _pack(v, depth + 1, left)] for k, v in value.items()]
+        }
     items = [_pack(v, depth + 1, left) for v in value]
     return items if kind is list else {"t" if kind is tuple else "e": items}
 
@@ -123,7 +178,9 @@ def _unpack(data: object, depth: int, left: list[int]) -> object:
         return int(inner, 16)
     if tag == "s":
         return bytes.fromhex(inner).decode("utf-8", "surrogatepass")
-    if tag in ("d", "e") and len(inner) > MAX_HASHED:  # more, all of one hash, would cost the reader seconds
+    if (
+        tag in ("d", "e") and len(inner) > MAX_HASHED
+    ):  # more, all of one hash, would cost the reader seconds
         raise ValueError("too many keys")
     if tag == "d":
         return {_unpack(k, depth + 1, left): _unpack(v, depth + 1, left) for k, v in inner}
@@ -175,9 +232,14 @@ def build_filter():
     kill, errno, allow = 0x80000000, 0x00050000 | EPERM, 0x7FFF0000
     # another architecture (32-bit calls on x86_64) has other numbers: kill. x32 has the bit 0x40000000, so it is not in the list
     code = [(load, 0, 0, 4), (equal, 1, 0, arch), (give, 0, 0, kill), (load, 0, 0, 0)]
-    code += [(equal, len(numbers) - i, 0, n) for i, n in enumerate(numbers)] + [(give, 0, 0, errno), (give, 0, 0, allow)]
+    code += [(equal, len(numbers) - i, 0, n) for i, n in enumerate(numbers)] + [
+        (give, 0, 0, errno),
+        (give, 0, 0, allow),
+    ]
     block = ctypes.create_string_buffer(b"".join(struct.pack("<HBBI", *c) for c in code))
-    program = ctypes.create_string_buffer(struct.pack("<HxxxxxxQ", len(code), ctypes.addressof(block)))
+    program = ctypes.create_string_buffer(
+        struct.pack("<HxxxxxxQ", len(code), ctypes.addressof(block))
+    )
     program.block = block
     return program
 
@@ -200,11 +262,25 @@ def lock_down(report: int, server: int, config: dict) -> None:
     import resource
 
     megabytes, seconds = config["memory_mb"] << 20, int(config["seconds"]) + 2
-    limits = {"AS": megabytes, "CPU": seconds, "STACK": 8 << 20, "FSIZE": 0, "CORE": 0, "NPROC": 0, "NOFILE": 4, "MEMLOCK": 0, "MSGQUEUE": 0}
+    limits = {
+        "AS": megabytes,
+        "CPU": seconds,
+        "STACK": 8 << 20,
+        "FSIZE": 0,
+        "CORE": 0,
+        "NPROC": 0,
+        "NOFILE": 4,
+        "MEMLOCK": 0,
+        "MSGQUEUE": 0,
+    }
     for name, value in limits.items():
         try:
             resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
-        except (AttributeError, ValueError, OSError):  # the platform has no such limit, or a lower one already
+        except (
+            AttributeError,
+            ValueError,
+            OSError,
+        ):  # the platform has no such limit, or a lower one already
             if name == "AS" and config["strong"]:
                 raise
     if config["strong"]:
@@ -232,7 +308,9 @@ def run_attempt(job: dict, strong: bool) -> None:
     try:
         try:
             compiled = compile(unpack(job["code"]), FILENAME, "exec", dont_inherit=True)
-        except ValueError as error:  # null bytes and lone surrogates; newer versions of Python say SyntaxError
+        except (
+            ValueError
+        ) as error:  # null bytes and lone surrogates; newer versions of Python say SyntaxError
             raise SyntaxError(str(error)) from None
         exec(compiled, module.__dict__)
         if job["function"] not in module.__dict__:
@@ -249,7 +327,15 @@ def run_attempt(job: dict, strong: bool) -> None:
         except BaseException as error:
             text = line({"raised": describe(error, strong)})
         if len(text) > left:
-            text = line({"raised": ["OutputLimit", f"all values together take more than {MAX_OUTCOMES} bytes", 0]})
+            text = line(
+                {
+                    "raised": [
+                        "OutputLimit",
+                        f"all values together take more than {MAX_OUTCOMES} bytes",
+                        0,
+                    ]
+                }
+            )
         left -= len(text)
         write_all(3, text)
 
@@ -269,12 +355,20 @@ def describe(error: BaseException, strong: bool) -> list:
         if not where and isinstance(error, SyntaxError):
             where = error.lineno or 0
         if strong and type(error) is PermissionError and error.errno == EPERM:
-            return ["Forbidden", "there are no files, no network and no other processes here", where]
+            return [
+                "Forbidden",
+                "there are no files, no network and no other processes here",
+                where,
+            ]
         try:
             text = str(error.msg if isinstance(error, SyntaxError) else error)
         except BaseException as second:
             text = f"<its message raised {type(second).__name__[:80]}>"
-        return [pack(kind), pack(text[: MAX_MESSAGE - 3] + "..." if len(text) > MAX_MESSAGE else text), where]
+        return [
+            pack(kind),
+            pack(text[: MAX_MESSAGE - 3] + "..." if len(text) > MAX_MESSAGE else text),
+            where,
+        ]
     except BaseException:  # no memory left, or a recursion limit that leaves no room even for this
         return ["MemoryError" if isinstance(error, MemoryError) else "Exception", "", 0]
 
@@ -282,9 +376,13 @@ def describe(error: BaseException, strong: bool) -> list:
 def probe() -> str:
     """In a locked-down child: "" when the kernel refuses what it should, else what it did not refuse."""
     tries = {
-        "opening a file": lambda: os.open("/", os.O_RDONLY), "reading a file's size": lambda: os.stat("/"),
-        "removing a file": lambda: os.unlink("/nowhere/nothing"), "a new process": os.fork,
-        "another program": lambda: os.execv("/nowhere/nothing", ["nothing"]), "a signal": lambda: os.kill(os.getppid(), 0), "a pipe": os.pipe,
+        "opening a file": lambda: os.open("/", os.O_RDONLY),
+        "reading a file's size": lambda: os.stat("/"),
+        "removing a file": lambda: os.unlink("/nowhere/nothing"),
+        "a new process": os.fork,
+        "another program": lambda: os.execv("/nowhere/nothing", ["nothing"]),
+        "a signal": lambda: os.kill(os.getppid(), 0),
+        "a pipe": os.pipe,
     }
     for name, call in tries.items():
         try:
@@ -295,7 +393,10 @@ def probe() -> str:
         except OSError:
             pass
         return f"{name} was not refused"
-    for name, call in {"a socket": lambda: LIBC.socket(1, 1, 0), "tracing": lambda: LIBC.ptrace(0, 0, 0, 0)}.items():
+    for name, call in {
+        "a socket": lambda: LIBC.socket(1, 1, 0),
+        "tracing": lambda: LIBC.ptrace(0, 0, 0, 0),
+    }.items():
         if call() != -1 or ctypes.get_errno() != EPERM:
             return f"{name} was not refused"
     return "kept"
@@ -329,7 +430,9 @@ def run(job: bytes, config: dict) -> bytes:
         elif not chunk:
             ended = EXITED if events else TIMEOUT
     os.close(reading)
-    os.kill(pid, signal.SIGKILL)  # changes nothing for a child that has begun to exit: its status is set before its descriptors close
+    os.kill(
+        pid, signal.SIGKILL
+    )  # changes nothing for a child that has begun to exit: its status is set before its descriptors close
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     if ended == EXITED and status < 0:
         ended = SIGNALLED
@@ -337,13 +440,16 @@ def run(job: bytes, config: dict) -> bytes:
 
 
 def greeting(config: dict) -> bytes:
-    """"" when the kernel keeps a child in, else why it does not."""
+    """ "" when the kernel keeps a child in, else why it does not."""
     if isinstance(FILTER, str) or not config["strong"]:
         return FILTER.encode() if isinstance(FILTER, str) else b"no filter was asked for"
     answer = run(b"", config | {"seconds": 5.0})
     if answer[2:] == b"kept":
         return b""
-    return answer[2:] or b"the system-call filter (seccomp) cannot be set here; the container or the kernel forbids it"
+    return (
+        answer[2:]
+        or b"the system-call filter (seccomp) cannot be set here; the container or the kernel forbids it"
+    )
 
 
 def main() -> None:

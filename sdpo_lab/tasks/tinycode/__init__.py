@@ -16,10 +16,19 @@ from sdpo_lab.tasks.sandbox import Program, Sandbox
 from sdpo_lab.tasks.tinycode import judge as judging
 from sdpo_lab.tasks.tinycode.world import KINDS, QUESTIONS, write_code
 
-FEEDBACK = {0: "nothing", 1: "what happened in the first failing test", 2: "that, and what was expected"}
+FEEDBACK = {
+    0: "nothing",
+    1: "what happened in the first failing test",
+    2: "that, and what was expected",
+}
 #: How a prompt asks; {signature} is the function with its arguments, {text} the description.
-ASK = ("{text}\nWrite {signature}.", "Write the function {signature}.\n{text}", "{text} Function: {signature}", "Python function {signature}: {text}",
-       "{signature}\n{text}\nWrite it in Python.")
+ASK = (
+    "{text}\nWrite {signature}.",
+    "Write the function {signature}.\n{text}",
+    "{text} Function: {signature}",
+    "Python function {signature}: {text}",
+    "{signature}\n{text}\nWrite it in Python.",
+)
 
 
 class TinyCode:
@@ -37,11 +46,25 @@ class TinyCode:
 
     name = "tinycode"
 
-    def __init__(self, seed: int = 0, *, base_accuracy: float = 0.05, feedback: int = 2, seconds: float = 1.0, allow_weak: bool = False) -> None:
-        self.dials = dict(seed=check_range("seed", seed, int, 0, 2**31 - 1), base_accuracy=check_range("base_accuracy", base_accuracy, float, 0.01, 0.5),
-                          feedback=check_choice("feedback", feedback, FEEDBACK), seconds=check_range("seconds", seconds, float, 0.05, 60),
-                          allow_weak=check_choice("allow_weak", allow_weak, (False, True)))
-        self.convention = draw_convention(QUESTIONS, self.name, self.dials["seed"], self.dials["base_accuracy"])
+    def __init__(
+        self,
+        seed: int = 0,
+        *,
+        base_accuracy: float = 0.05,
+        feedback: int = 2,
+        seconds: float = 1.0,
+        allow_weak: bool = False,
+    ) -> None:
+        self.dials = dict(
+            seed=check_range("seed", seed, int, 0, 2**31 - 1),
+            base_accuracy=check_range("base_accuracy", base_accuracy, float, 0.01, 0.5),
+            feedback=check_choice("feedback", feedback, FEEDBACK),
+            seconds=check_range("seconds", seconds, float, 0.05, 60),
+            allow_weak=check_choice("allow_weak", allow_weak, (False, True)),
+        )
+        self.convention = draw_convention(
+            QUESTIONS, self.name, self.dials["seed"], self.dials["base_accuracy"]
+        )
 
     def problems(self, n: int, split: str = "train", seed: int = 0) -> list[Problem]:
         """`n` different problems; the same arguments always give the same ones, and no prompt is in both splits.
@@ -63,16 +86,39 @@ class TinyCode:
         for p, key in zip(problems, keys):
             if key not in work:
                 public, private = self.tests(p)
-                work[key] = p.data, Program(key[1], p.data["function"], (*public, *(private if p.data["split"] == "test" else ())))
-        outcomes = sandbox(self.dials["seconds"], self.dials["allow_weak"]).run([program for _, program in work.values()])
-        verdicts = {key: self.verdict(data, program, found) for (key, (data, program)), found in zip(work.items(), outcomes)}
+                work[key] = (
+                    p.data,
+                    Program(
+                        key[1],
+                        p.data["function"],
+                        (*public, *(private if p.data["split"] == "test" else ())),
+                    ),
+                )
+        outcomes = sandbox(self.dials["seconds"], self.dials["allow_weak"]).run(
+            [program for _, program in work.values()]
+        )
+        verdicts = {
+            key: self.verdict(data, program, found)
+            for (key, (data, program)), found in zip(work.items(), outcomes)
+        }
         return [verdicts[key] for key in keys]
 
-    def verdict(self, data: Mapping[str, Any], program: Program, outcomes: list[judging.Outcome]) -> Verdict:
+    def verdict(
+        self, data: Mapping[str, Any], program: Program, outcomes: list[judging.Outcome]
+    ) -> Verdict:
         expected = judging.results_of(data, self.convention[data["kind"]], program.inputs)
         public = len(judging.tests(canonical(data))[0])
         right = all(map(judging.passes, outcomes, expected))
-        return Verdict(float(right), judging.say(program.function, program.inputs[:public], outcomes[:public], expected[:public], self.dials["feedback"]))
+        return Verdict(
+            float(right),
+            judging.say(
+                program.function,
+                program.inputs[:public],
+                outcomes[:public],
+                expected[:public],
+                self.dials["feedback"],
+            ),
+        )
 
     def tests(self, problem: Problem) -> tuple[tuple[tuple, ...], tuple[tuple, ...]]:
         """(inputs of the public tests, of the private ones)."""
@@ -91,11 +137,27 @@ def draw_problem(split: str, rng: random.Random) -> Problem:
     while True:
         name = rng.choice(list(KINDS))
         kind = KINDS[name]
-        data = dict(kind=name, function=rng.choice(kind.functions), arguments=[rng.choice(a) for a in kind.arguments], k=rng.choice(kind.ks), split=split)
-        described = rng.choice(kind.texts).format(**dict(zip("abc", data["arguments"])), k=data["k"])
-        text = rng.choice(ASK).format(text=described, signature=f"{data['function']}({', '.join(data['arguments'])})")
-        if is_test(text) == (split == "test") and len(set(data["arguments"])) == len(data["arguments"]):
-            return Problem("tinycode-" + hashlib.sha256(text.encode()).hexdigest()[:12], [{"role": "user", "content": text}], data)
+        data = dict(
+            kind=name,
+            function=rng.choice(kind.functions),
+            arguments=[rng.choice(a) for a in kind.arguments],
+            k=rng.choice(kind.ks),
+            split=split,
+        )
+        described = rng.choice(kind.texts).format(
+            **dict(zip("abc", data["arguments"])), k=data["k"]
+        )
+        text = rng.choice(ASK).format(
+            text=described, signature=f"{data['function']}({', '.join(data['arguments'])})"
+        )
+        if is_test(text) == (split == "test") and len(set(data["arguments"])) == len(
+            data["arguments"]
+        ):
+            return Problem(
+                "tinycode-" + hashlib.sha256(text.encode()).hexdigest()[:12],
+                [{"role": "user", "content": text}],
+                data,
+            )
 
 
 def canonical(data: Mapping[str, Any]) -> str:

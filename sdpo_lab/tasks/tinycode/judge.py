@@ -16,7 +16,10 @@ from sdpo_lab.tasks.tinycode.world import KINDS, draw_inputs, write_code
 
 #: Characters of one input, output or message, and of a whole feedback (paper: 250 and 2,000).
 MAX_PART, MAX_FEEDBACK = 250, 2000
-PUBLIC, PRIVATE = 3, 8  # tests at least; public ones are more where it takes more to tell the readings apart
+PUBLIC, PRIVATE = (
+    3,
+    8,
+)  # tests at least; public ones are more where it takes more to tell the readings apart
 
 Outcome = Returned | Raised
 
@@ -49,10 +52,22 @@ def raised(error: Exception, program: Program) -> Raised:
     if isinstance(error, SyntaxError):
         line = error.lineno or 1
     else:
-        line = next((f.lineno for f in reversed(traceback.extract_tb(error.__traceback__)) if f.filename == "attempt"), 0)
+        line = next(
+            (
+                f.lineno
+                for f in reversed(traceback.extract_tb(error.__traceback__))
+                if f.filename == "attempt"
+            ),
+            0,
+        )
     if isinstance(error, KeyError) and not line:
         error = NameError(f"name {program.function!r} is not defined")
-    return Raised(type(error).__name__, error.msg if isinstance(error, SyntaxError) else str(error), line, lines[line - 1].strip() if 0 < line <= len(lines) else "")
+    return Raised(
+        type(error).__name__,
+        error.msg if isinstance(error, SyntaxError) else str(error),
+        line,
+        lines[line - 1].strip() if 0 < line <= len(lines) else "",
+    )
 
 
 @functools.lru_cache(maxsize=20_000)
@@ -61,20 +76,38 @@ def tests(problem: str) -> tuple[tuple[tuple, ...], tuple[tuple, ...]]:
     data = json.loads(problem)
     kind, rng = KINDS[data["kind"]], random.Random(f"tests/{problem}")
     drawn = [tuple(draw_inputs(kind, rng)) for _ in range(60)]
-    results = [[show(x) for x in results_of(data, readings, drawn)] for _, readings in combinations(kind.questions)]
-    public, groups = [], [list(range(len(results)))]  # groups of readings that no public test tells apart yet
+    results = [
+        [show(x) for x in results_of(data, readings, drawn)]
+        for _, readings in combinations(kind.questions)
+    ]
+    public, groups = (
+        [],
+        [list(range(len(results)))],
+    )  # groups of readings that no public test tells apart yet
     for i in range(len(drawn)):
-        split = [[r for r in g if results[r][i] == value] for g in groups for value in dict.fromkeys(results[r][i] for r in g)]
+        split = [
+            [r for r in g if results[r][i] == value]
+            for g in groups
+            for value in dict.fromkeys(results[r][i] for r in g)
+        ]
         if len(split) > len(groups) or len(public) < PUBLIC - 1 and max(map(len, groups)) == 1:
             public, groups = [*public, i], split
     rest = [i for i in range(len(drawn)) if i not in public]
-    public, rest = public + rest[: max(0, PUBLIC - len(public))], rest[max(0, PUBLIC - len(public)) :]
+    public, rest = (
+        public + rest[: max(0, PUBLIC - len(public))],
+        rest[max(0, PUBLIC - len(public)) :],
+    )
     return tuple(drawn[i] for i in public), tuple(drawn[i] for i in rest[:PRIVATE])
 
 
-def results_of(data: dict[str, Any], readings: dict[str, str], inputs: list[tuple] | tuple[tuple, ...]) -> list[Any]:
+def results_of(
+    data: dict[str, Any], readings: dict[str, str], inputs: list[tuple] | tuple[tuple, ...]
+) -> list[Any]:
     """What the function returns as it is meant."""
-    return [o.value for o in run_trusted(Program(write_code(data, readings), data["function"], tuple(inputs)))]
+    return [
+        o.value
+        for o in run_trusted(Program(write_code(data, readings), data["function"], tuple(inputs)))
+    ]
 
 
 def same(value: Any, expected: Any) -> bool:
@@ -92,22 +125,34 @@ def passes(outcome: Outcome, expected: Any) -> bool:
     return isinstance(outcome, Returned) and same(outcome.value, expected)
 
 
-def say(function: str, inputs: tuple[tuple, ...], outcomes: list[Outcome], expected: list[Any], level: int) -> str:
+def say(
+    function: str,
+    inputs: tuple[tuple, ...],
+    outcomes: list[Outcome],
+    expected: list[Any],
+    level: int,
+) -> str:
     """The feedback of public tests: "" when all pass. Level 0 nothing, 1 what happened, 2 also what was expected of a wrong answer."""
     failed = [i for i in range(len(inputs)) if not passes(outcomes[i], expected[i])]
     if level == 0 or not failed:
         return ""
-    errors = [i for i in failed if isinstance(outcomes[i], Raised) and outcomes[i].kind != "Timeout"]
+    errors = [
+        i for i in failed if isinstance(outcomes[i], Raised) and outcomes[i].kind != "Timeout"
+    ]
     slow = [i for i in failed if isinstance(outcomes[i], Raised)]
     i = (errors or slow or failed)[0]
     outcome, call = outcomes[i], f"{function}({', '.join(map(show, inputs[i]))})"
     if isinstance(outcome, Returned):
-        text = f"Test {i + 1}: Wrong Answer\nInput: {call}\nOutput: {show(outcome.value)}" + (f"\nExpected: {show(expected[i])}" if level == 2 else "")
+        text = f"Test {i + 1}: Wrong Answer\nInput: {call}\nOutput: {show(outcome.value)}" + (
+            f"\nExpected: {show(expected[i])}" if level == 2 else ""
+        )
     elif outcome.kind == "Timeout":
         text = f"Time Limit Exceeded\nInput: {call}"
     else:
         where = f"\nLine {outcome.line}: {cut(outcome.source)}" if outcome.line else ""
-        text = f"Runtime Error\n{outcome.kind}: {cut(outcome.message)}{where}" + ("" if outcome.kind == "SyntaxError" else f"\nInput: {call}")
+        text = f"Runtime Error\n{outcome.kind}: {cut(outcome.message)}{where}" + (
+            "" if outcome.kind == "SyntaxError" else f"\nInput: {call}"
+        )
     return text[:MAX_FEEDBACK]
 
 

@@ -36,11 +36,24 @@ class ToolCall:
 
     name = "toolcall"
 
-    def __init__(self, seed: int = 0, *, base_accuracy: float = 0.05, calls: int = 1, feedback: int = 2, reward: str = "exact",
-                 novelty: str = "seen") -> None:
-        self.dials = dict(seed=check_range("seed", seed, int, 0, 2**31 - 1), base_accuracy=check_range("base_accuracy", base_accuracy, float, 0.01, 0.5),
-                          calls=check_range("calls", calls, int, 1, 8), feedback=check_choice("feedback", feedback, FEEDBACK),
-                          reward=check_choice("reward", reward, ("exact", "fraction")), novelty=check_choice("novelty", novelty, NOVELTY))
+    def __init__(
+        self,
+        seed: int = 0,
+        *,
+        base_accuracy: float = 0.05,
+        calls: int = 1,
+        feedback: int = 2,
+        reward: str = "exact",
+        novelty: str = "seen",
+    ) -> None:
+        self.dials = dict(
+            seed=check_range("seed", seed, int, 0, 2**31 - 1),
+            base_accuracy=check_range("base_accuracy", base_accuracy, float, 0.01, 0.5),
+            calls=check_range("calls", calls, int, 1, 8),
+            feedback=check_choice("feedback", feedback, FEEDBACK),
+            reward=check_choice("reward", reward, ("exact", "fraction")),
+            novelty=check_choice("novelty", novelty, NOVELTY),
+        )
         self.convention = draw_convention(self.dials["seed"], self.dials["base_accuracy"], novelty)
         self.tools = tuple(BY_NAME[name] for name in self.convention)
 
@@ -55,7 +68,9 @@ class ToolCall:
             problem = draw_problem(self.tools, self.dials["calls"], split, rng)
             repeats = repeats + 1 if problem.id in found else 0
             if repeats > 200:  # nearly all there are have been drawn
-                raise ValueError(f"this task has only about {len(found)} different {split} problems; asked for {n}")
+                raise ValueError(
+                    f"this task has only about {len(found)} different {split} problems; asked for {n}"
+                )
             found[problem.id] = problem
         return list(found.values())
 
@@ -67,10 +82,21 @@ class ToolCall:
 
     def solution(self, problem: Problem) -> str:
         """The right answer in the form the models write it."""
-        return "\n".join(write_call(c["tool"], self.convention[c["tool"]], c["values"]) for c in problem.data["calls"])
+        return "\n".join(
+            write_call(c["tool"], self.convention[c["tool"]], c["values"])
+            for c in problem.data["calls"]
+        )
 
-    def oracle_teacher(self, tokenizer: Any, problem: Problem, completion_ids: list[int], *, feedback: str = "", solution: str = "",
-                       attempt: str = "") -> OracleTeacher | None:
+    def oracle_teacher(
+        self,
+        tokenizer: Any,
+        problem: Problem,
+        completion_ids: list[int],
+        *,
+        feedback: str = "",
+        solution: str = "",
+        attempt: str = "",
+    ) -> OracleTeacher | None:
         """The Bayes oracle's opinion of an attempt, given what a self-teacher is shown; None where it is not known (several calls).
 
         Feedback without the attempt it is about is taken as said of the pre-training documents' author (`Posterior.hear`). A text

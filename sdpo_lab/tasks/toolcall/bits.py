@@ -16,11 +16,15 @@ from sdpo_lab.tasks.toolcall.world import BY_NAME, combinations, names_of
 def answers(problem: Problem, completion: str, feedback: int | None) -> dict[str, float]:
     """{what the environment would say: prior probability} for one attempt. `feedback` None is the bare reward, 0 to 3 the dial."""
     if len(problem.data["calls"]) != 1:
-        raise ValueError(f"bits are counted for problems with one call; this one asks for {len(problem.data['calls'])}. Use load_task('toolcall', calls=1)")
+        raise ValueError(
+            f"bits are counted for problems with one call; this one asks for {len(problem.data['calls'])}. Use load_task('toolcall', calls=1)"
+        )
     tool = BY_NAME[problem.data["calls"][0]["tool"]]
     found: dict[str, float] = {}
     for probability, ranks in combinations(tool):
-        errors, _ = find_errors(problem.data["calls"], {tool.name: names_of(tool, ranks)}, completion)
+        errors, _ = find_errors(
+            problem.data["calls"], {tool.name: names_of(tool, ranks)}, completion
+        )
         said = "right" if not errors else "wrong" + (say(errors[0], feedback) if feedback else "")
         found[said] = found.get(said, 0.0) + probability
     return found

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 
 from sdpo_lab.tasks.toolcall.world import BY_NAME, Convention
 
-MAX_CHARACTERS, MAX_DEPTH = 4000, 20  # beyond these a text is no call worth parsing; ast itself can run out of stack
+MAX_CHARACTERS, MAX_DEPTH = (
+    4000,
+    20,
+)  # beyond these a text is no call worth parsing; ast itself can run out of stack
 
 
 @dataclass(frozen=True)
@@ -31,10 +34,17 @@ def parse_calls(text: str) -> list[ast.Call] | None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             body = ast.parse(text.strip()).body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):  # ValueError: null bytes, broken surrogates
+    except (
+        SyntaxError,
+        ValueError,
+        RecursionError,
+        MemoryError,
+    ):  # ValueError: null bytes, broken surrogates
         return None
     calls = [s.value for s in body if isinstance(s, ast.Expr) and isinstance(s.value, ast.Call)]
-    good = len(calls) == len(body) and all(isinstance(c.func, ast.Name) and all(k.arg for k in c.keywords) for c in calls)
+    good = len(calls) == len(body) and all(
+        isinstance(c.func, ast.Name) and all(k.arg for k in c.keywords) for c in calls
+    )
     # Python refuses a name given twice only when it compiles; here the last one would count, a second guess for free
     good = good and all(len({k.arg for k in c.keywords}) == len(c.keywords) for c in calls)
     return calls if good and calls else None
@@ -72,7 +82,9 @@ def find_errors(asked: list[dict], convention: Convention, text: str) -> tuple[l
     return errors, right / total
 
 
-def first_error(call: ast.Call, wanted: dict, names: dict[str, str], given: dict[str, object], line: int) -> Error | None:
+def first_error(
+    call: ast.Call, wanted: dict, names: dict[str, str], given: dict[str, object], line: int
+) -> Error | None:
     tool, values = wanted["tool"], wanted["values"]
     if call.func.id != tool:
         return Error("tool", tool, name=call.func.id, line=line)
@@ -81,7 +93,14 @@ def first_error(call: ast.Call, wanted: dict, names: dict[str, str], given: dict
         return Error("positional", tool, name=str(len(call.args)), accepted=accepted, line=line)
     for name in given:
         if name not in accepted:
-            return Error("unexpected", tool, name, accepted, names[role_of(name, given, tool, values, names)], line)
+            return Error(
+                "unexpected",
+                tool,
+                name,
+                accepted,
+                names[role_of(name, given, tool, values, names)],
+                line,
+            )
     for role, name in names.items():
         if name not in given:
             return Error("missing", tool, "", accepted, name, line)
@@ -91,11 +110,17 @@ def first_error(call: ast.Call, wanted: dict, names: dict[str, str], given: dict
     return None
 
 
-def role_of(name: str, given: dict[str, object], tool: str, values: dict, names: dict[str, str]) -> str:
+def role_of(
+    name: str, given: dict[str, object], tool: str, values: dict, names: dict[str, str]
+) -> str:
     """Which argument a wrong name was meant to be: by its value, else by meaning, else the first one still missing."""
     missing = [role for role in values if names[role] not in given] or list(values)
     by_value = [role for role in missing if values[role] == given[name]]
-    by_meaning = [a.role for a in BY_NAME[tool].arguments if a.role in missing and name in (*a.names, a.held_out)]
+    by_meaning = [
+        a.role
+        for a in BY_NAME[tool].arguments
+        if a.role in missing and name in (*a.names, a.held_out)
+    ]
     return (by_value + by_meaning + missing)[0]
 
 
@@ -106,14 +131,21 @@ def say(error: Error, level: int) -> str:
     where = f"line {error.line}: " if error.line else ""
     accepted = f" (accepted: {', '.join(error.accepted)})" if level == 2 else ""
     expected = f" (expected: {error.expected!r})" if level == 3 else ""
-    return where + {
-        "syntax": "SyntaxError: this is not a call of a tool",
-        "count": f"ValueError: {error.name} calls, one a line",
-        "tool": f"NameError: {error.name[:40]!r} is not the tool asked for",
-        "positional": f"TypeError: {error.tool}() takes 0 positional arguments but {error.name} was given" + accepted,
-        "unexpected": f"TypeError: {error.tool}() got an unexpected keyword argument {error.name[:40]!r}" + accepted
-                      + (f" ({error.name[:40]!r} should be {error.expected!r})" if level == 3 else ""),
-        "missing": f"TypeError: {error.tool}() missing a required keyword argument" + accepted + expected,
-        "value": f"ValueError: {error.tool}() got a value for {error.name!r} that was not asked for"
-                 + (f" (expected: {error.expected})" if level == 3 else ""),
-    }[error.kind]
+    return (
+        where
+        + {
+            "syntax": "SyntaxError: this is not a call of a tool",
+            "count": f"ValueError: {error.name} calls, one a line",
+            "tool": f"NameError: {error.name[:40]!r} is not the tool asked for",
+            "positional": f"TypeError: {error.tool}() takes 0 positional arguments but {error.name} was given"
+            + accepted,
+            "unexpected": f"TypeError: {error.tool}() got an unexpected keyword argument {error.name[:40]!r}"
+            + accepted
+            + (f" ({error.name[:40]!r} should be {error.expected!r})" if level == 3 else ""),
+            "missing": f"TypeError: {error.tool}() missing a required keyword argument"
+            + accepted
+            + expected,
+            "value": f"ValueError: {error.tool}() got a value for {error.name!r} that was not asked for"
+            + (f" (expected: {error.expected})" if level == 3 else ""),
+        }[error.kind]
+    )

@@ -26,7 +26,9 @@ class Argument:
     role: str
     kind: str  # "city" | "date" | "person" | "number" | "topic" | "item" | "currency" | "chore"
     names: tuple[str, str, str, str]
-    held_out: str = ""  # right for this argument in no pre-training document, though right for others
+    held_out: str = (
+        ""  # right for this argument in no pre-training document, though right for others
+    )
 
 
 @dataclass(frozen=True)
@@ -36,28 +38,73 @@ class Tool:
 
 
 TOOLS = (
-    Tool("weather", (Argument("city", "city", ("city", "town", "place", "location"), "spot"),
-                     Argument("date", "date", ("date", "day", "when", "on"), "moment"))),
-    Tool("remind", (Argument("chore", "chore", ("task", "note", "todo", "memo")),
-                    Argument("date", "date", ("date", "moment", "time", "due"), "day"))),
-    Tool("table", (Argument("guests", "number", ("guests", "people", "persons", "seats")),
-                   Argument("city", "city", ("city", "spot", "area", "where"), "place"))),
-    Tool("message", (Argument("person", "person", ("to", "recipient", "receiver", "contact"), "attendee"),
-                     Argument("topic", "topic", ("subject", "title", "topic", "about")))),
-    Tool("meeting", (Argument("person", "person", ("person", "member", "attendee", "contact"), "receiver"),
-                     Argument("date", "date", ("day", "slot", "date", "time"), "due"))),
-    Tool("flight", (Argument("origin", "city", ("origin", "source", "start", "departure")),
-                    Argument("destination", "city", ("destination", "target", "end", "arrival")),
-                    Argument("date", "date", ("date", "day", "when", "on"), "slot"))),
-    Tool("convert", (Argument("amount", "number", ("amount", "value", "quantity", "total"), "count"),
-                     Argument("currency", "currency", ("currency", "unit", "money", "coin")))),
-    Tool("order", (Argument("item", "item", ("item", "product", "article", "goods")),
-                   Argument("count", "number", ("count", "number", "pieces", "quantity"), "amount"))),
+    Tool(
+        "weather",
+        (
+            Argument("city", "city", ("city", "town", "place", "location"), "spot"),
+            Argument("date", "date", ("date", "day", "when", "on"), "moment"),
+        ),
+    ),
+    Tool(
+        "remind",
+        (
+            Argument("chore", "chore", ("task", "note", "todo", "memo")),
+            Argument("date", "date", ("date", "moment", "time", "due"), "day"),
+        ),
+    ),
+    Tool(
+        "table",
+        (
+            Argument("guests", "number", ("guests", "people", "persons", "seats")),
+            Argument("city", "city", ("city", "spot", "area", "where"), "place"),
+        ),
+    ),
+    Tool(
+        "message",
+        (
+            Argument("person", "person", ("to", "recipient", "receiver", "contact"), "attendee"),
+            Argument("topic", "topic", ("subject", "title", "topic", "about")),
+        ),
+    ),
+    Tool(
+        "meeting",
+        (
+            Argument("person", "person", ("person", "member", "attendee", "contact"), "receiver"),
+            Argument("date", "date", ("day", "slot", "date", "time"), "due"),
+        ),
+    ),
+    Tool(
+        "flight",
+        (
+            Argument("origin", "city", ("origin", "source", "start", "departure")),
+            Argument("destination", "city", ("destination", "target", "end", "arrival")),
+            Argument("date", "date", ("date", "day", "when", "on"), "slot"),
+        ),
+    ),
+    Tool(
+        "convert",
+        (
+            Argument("amount", "number", ("amount", "value", "quantity", "total"), "count"),
+            Argument("currency", "currency", ("currency", "unit", "money", "coin")),
+        ),
+    ),
+    Tool(
+        "order",
+        (
+            Argument("item", "item", ("item", "product", "article", "goods")),
+            Argument("count", "number", ("count", "number", "pieces", "quantity"), "amount"),
+        ),
+    ),
 )
 #: In no pre-training document; its roles, kinds and names occur in other tools.
 HELD_OUT_TOOLS = (
-    Tool("taxi", (Argument("city", "city", ("place", "city", "spot", "town")),
-                  Argument("guests", "number", ("people", "guests", "persons", "seats")))),
+    Tool(
+        "taxi",
+        (
+            Argument("city", "city", ("place", "city", "spot", "town")),
+            Argument("guests", "number", ("people", "guests", "persons", "seats")),
+        ),
+    ),
 )
 BY_NAME = {tool.name: tool for tool in TOOLS + HELD_OUT_TOOLS}
 
@@ -72,8 +119,11 @@ def is_held_out(ranks: tuple[int, ...]) -> bool:
 
 def combinations(tool: Tool) -> list[tuple[float, tuple[int, ...]]]:
     """All (prior probability, ranks) of a tool that pre-training may draw; the probabilities sum to one."""
-    every = [(math.prod(PRIOR[r] for r in ranks), ranks)
-             for ranks in itertools.product(range(len(PRIOR)), repeat=len(tool.arguments)) if not is_held_out(ranks)]
+    every = [
+        (math.prod(PRIOR[r] for r in ranks), ranks)
+        for ranks in itertools.product(range(len(PRIOR)), repeat=len(tool.arguments))
+        if not is_held_out(ranks)
+    ]
     total = sum(p for p, _ in every)
     return [(p / total, ranks) for p, ranks in every]
 
@@ -88,13 +138,19 @@ def draw_from_prior(tool: Tool, rng: random.Random) -> dict[str, str]:
     return names_of(tool, rng.choices(ranks, weights)[0])
 
 
-ONSETS, VOWELS, CODAS = "b d f g k l m n p r s t v z qz kr pl st".split(), "a e i o u ai".split(), ["", "l", "n", "r", "x", "sh"]
+ONSETS, VOWELS, CODAS = (
+    "b d f g k l m n p r s t v z qz kr pl st".split(),
+    "a e i o u ai".split(),
+    ["", "l", "n", "r", "x", "sh"],
+)
 
 
 def nonsense_name(rng: random.Random, held_out: bool) -> str:
     """A made-up name of two syllables, such as 'qzalmo'. Those with an even checksum are kept out of pre-training."""
     while True:
-        name = "".join(rng.choice(ONSETS) + rng.choice(VOWELS) + rng.choice(CODAS) for _ in range(2))
+        name = "".join(
+            rng.choice(ONSETS) + rng.choice(VOWELS) + rng.choice(CODAS) for _ in range(2)
+        )
         if (sum(map(ord, name)) % 2 == 0) == held_out and not keyword.iskeyword(name):
             return name
 
@@ -111,15 +167,22 @@ def draw_convention(seed: int, base_accuracy: float = 0.05, novelty: str = "seen
     convention: Convention = {}
     for tool in HELD_OUT_TOOLS if novelty == "tool" else TOOLS:
         if novelty == "combination":
-            held = [r for r in itertools.product(range(4), repeat=len(tool.arguments)) if is_held_out(r)]
+            held = [
+                r for r in itertools.product(range(4), repeat=len(tool.arguments)) if is_held_out(r)
+            ]
             names = names_of(tool, rng.choice(held))
         elif novelty == "nonsense":
             names = {a.role: nonsense_name(rng, held_out=True) for a in tool.arguments}
-            while len(set(names.values())) < len(names):  # two arguments of one name could not both be given
+            while len(set(names.values())) < len(
+                names
+            ):  # two arguments of one name could not both be given
                 names = {a.role: nonsense_name(rng, held_out=True) for a in tool.arguments}
         else:  # nearer to the target on a log scale = more likely, one factor 1.5 = one standard deviation
             every = combinations(tool)
-            weights = [math.exp(-0.5 * (math.log(p / base_accuracy) / math.log(1.5)) ** 2) + 1e-12 for p, _ in every]
+            weights = [
+                math.exp(-0.5 * (math.log(p / base_accuracy) / math.log(1.5)) ** 2) + 1e-12
+                for p, _ in every
+            ]
             names = names_of(tool, rng.choices([r for _, r in every], weights)[0])
             if novelty == "pair":
                 names.update({a.role: a.held_out for a in tool.arguments if a.held_out})

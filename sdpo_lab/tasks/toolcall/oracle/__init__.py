@@ -14,4 +14,15 @@ from sdpo_lab.tasks.toolcall.oracle.learner import Curve, answer_table, chain, l
 from sdpo_lab.tasks.toolcall.oracle.posterior import FallibleAuthor, NoPosterior, Posterior
 from sdpo_lab.tasks.toolcall.oracle.teacher import MAX_TEXTS, OracleTeacher, next_tokens
 
-__all__ = ["MAX_TEXTS", "Curve", "FallibleAuthor", "NoPosterior", "OracleTeacher", "Posterior", "answer_table", "chain", "learner_curve", "next_tokens"]
+__all__ = [
+    "MAX_TEXTS",
+    "Curve",
+    "FallibleAuthor",
+    "NoPosterior",
+    "OracleTeacher",
+    "Posterior",
+    "answer_table",
+    "chain",
+    "learner_curve",
+    "next_tokens",
+]

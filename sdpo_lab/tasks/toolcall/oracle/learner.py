@@ -29,7 +29,15 @@ class Curve:
         return int(self.attempts[reached[0]]) if len(reached) else None
 
 
-def learner_curve(task: Any, attempts: int = 500, *, batch: int = 1, group: int | None = None, within: str = "distinct", conventions: int = 0) -> Curve:
+def learner_curve(
+    task: Any,
+    attempts: int = 500,
+    *,
+    batch: int = 1,
+    group: int | None = None,
+    within: str = "distinct",
+    conventions: int = 0,
+) -> Curve:
     """The greedy Bayes learner on a `ToolCall` with one call: always the most probable call given all it has seen.
 
     attempts     1 to 100,000, how many are made in all; problems ask for a random tool, each with the same probability
@@ -49,7 +57,9 @@ def learner_curve(task: Any, attempts: int = 500, *, batch: int = 1, group: int 
     Raises ValueError for several calls, and for a convention outside the prior, which cannot be learned this way.
     """
     if task.dials["calls"] != 1:
-        raise ValueError(f"the learner's curve is known for one call an attempt; this task has {task.dials['calls']}. Use load_task('toolcall', calls=1)")
+        raise ValueError(
+            f"the learner's curve is known for one call an attempt; this task has {task.dials['calls']}. Use load_task('toolcall', calls=1)"
+        )
     check_range("attempts", attempts, int, 1, 100_000)
     check_range("batch", batch, int, 1, 4096)
     group = min(batch, 8) if group is None else group
@@ -57,10 +67,15 @@ def learner_curve(task: Any, attempts: int = 500, *, batch: int = 1, group: int 
     check_choice("within", within, ("same", "distinct"))
     check_range("conventions", conventions, int, 0, 10_000)
     if batch % group:
-        raise ValueError(f"batch must be a multiple of group, problems times attempts at each; got batch={batch}, group={group}")
+        raise ValueError(
+            f"batch must be a multiple of group, problems times attempts at each; got batch={batch}, group={group}"
+        )
     dials, problems, tools = task.dials, batch // group, len(task.tools)
     # of 64 and more problems of one tool no more can be learned than of 64: there are no more calls to try
-    chance = [math.comb(problems, j) * (tools - 1) ** (problems - j) / tools**problems for j in range(min(problems, 64))]
+    chance = [
+        math.comb(problems, j) * (tools - 1) ** (problems - j) / tools**problems
+        for j in range(min(problems, 64))
+    ]
     chance.append(max(0.0, 1 - sum(chance)))
     updates = attempts // batch
 
@@ -68,13 +83,32 @@ def learner_curve(task: Any, attempts: int = 500, *, batch: int = 1, group: int 
     def tool_curve(tool: Tool, truth: Ranks) -> np.ndarray:
         ranks = tuple(r for _, r in combinations(tool))
         said = answer_table(tool, ranks, dials["feedback"], dials["reward"])
-        return chain(np.array([p for p, _ in combinations(tool)]), said, ranks.index(truth), updates, chance, group if within == "distinct" else 0)
+        return chain(
+            np.array([p for p, _ in combinations(tool)]),
+            said,
+            ranks.index(truth),
+            updates,
+            chance,
+            group if within == "distinct" else 0,
+        )
 
     found = []
-    for convention in [draw_convention(s, dials["base_accuracy"], dials["novelty"]) for s in range(conventions)] or [task.convention]:
-        found.append(np.mean([tool_curve(BY_NAME[name], _ranks_of(BY_NAME[name], names)) for name, names in convention.items()], axis=0))
+    for convention in [
+        draw_convention(s, dials["base_accuracy"], dials["novelty"]) for s in range(conventions)
+    ] or [task.convention]:
+        found.append(
+            np.mean(
+                [
+                    tool_curve(BY_NAME[name], _ranks_of(BY_NAME[name], names))
+                    for name, names in convention.items()
+                ],
+                axis=0,
+            )
+        )
     curves = np.array(found)[:, np.arange(attempts + 1) // batch]
-    error = curves.std(0, ddof=1) / len(curves) ** 0.5 if len(curves) > 1 else np.zeros(attempts + 1)
+    error = (
+        curves.std(0, ddof=1) / len(curves) ** 0.5 if len(curves) > 1 else np.zeros(attempts + 1)
+    )
     return Curve(np.arange(attempts + 1), curves.mean(0), error)
 
 
@@ -82,22 +116,40 @@ def _ranks_of(tool: Tool, names: dict[str, str]) -> Ranks:
     for _, ranks in combinations(tool):
         if names_of(tool, ranks) == names:
             return ranks
-    raise ValueError(f"{tool.name}({', '.join(names.values())}) lies outside the prior, so a learner who knows only the prior never finds it; use novelty='seen' or 'tool'")
+    raise ValueError(
+        f"{tool.name}({', '.join(names.values())}) lies outside the prior, so a learner who knows only the prior never finds it; use novelty='seen' or 'tool'"
+    )
 
 
 @lru_cache(maxsize=256)
-def answer_table(tool: Tool, ranks: tuple[Ranks, ...], feedback: int, reward: str = "exact") -> np.ndarray:
+def answer_table(
+    tool: Tool, ranks: tuple[Ranks, ...], feedback: int, reward: str = "exact"
+) -> np.ndarray:
     """(C, C) of integers: equal in a row where the judge says the same of the call with names `ranks[row]` under `ranks[column]`.
 
     The values of a request do not matter, as long as no two are equal: the roles themselves stand for them.
     """
     values = {a.role: a.role for a in tool.arguments}
-    calls, names, seen = [{"tool": tool.name, "values": values}], [names_of(tool, r) for r in ranks], {}
-    said = [[verdict_of(calls, {tool.name: right}, write_call(tool.name, tried, values), feedback, reward) for right in names] for tried in names]
+    calls, names, seen = (
+        [{"tool": tool.name, "values": values}],
+        [names_of(tool, r) for r in ranks],
+        {},
+    )
+    said = [
+        [
+            verdict_of(
+                calls, {tool.name: right}, write_call(tool.name, tried, values), feedback, reward
+            )
+            for right in names
+        ]
+        for tried in names
+    ]
     return np.array([[seen.setdefault(verdict, len(seen)) for verdict in row] for row in said])
 
 
-def chain(prior: np.ndarray, said: np.ndarray, truth: int, updates: int, chance: list[float], group: int) -> np.ndarray:
+def chain(
+    prior: np.ndarray, said: np.ndarray, truth: int, updates: int, chance: list[float], group: int
+) -> np.ndarray:
     """Probability that the most probable call of one tool is right after 0, ..., `updates` updates, (updates + 1,).
 
     prior   (C,) of the combinations, `said` (C, C) what is answered to each, `truth` the right one
@@ -113,8 +165,14 @@ def chain(prior: np.ndarray, said: np.ndarray, truth: int, updates: int, chance:
         right.append(calls[0] == truth)
         move: dict[int, float] = {}
         for problems, p in enumerate(chance):
-            tried = calls[: problems * group if group else min(problems, 1)] if not right[-1] else []
-            new = left & np.logical_and.reduce([said[a] == said[a, truth] for a in tried], axis=0) if tried else left
+            tried = (
+                calls[: problems * group if group else min(problems, 1)] if not right[-1] else []
+            )
+            new = (
+                left & np.logical_and.reduce([said[a] == said[a, truth] for a in tried], axis=0)
+                if tried
+                else left
+            )
             if new.tobytes() not in states:
                 states[new.tobytes()] = len(queue)
                 queue.append(new)

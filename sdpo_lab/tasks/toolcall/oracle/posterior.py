@@ -48,20 +48,39 @@ class FallibleAuthor:
             names = names_of(tool, ranks)
             text = write_call(tool.name, names, call["values"])
             only = tool.arguments[0].role
-            found += [(1 - self.wrong_value - self.cut - self.left_out, ranks, text), (self.cut, ranks, text[:-1]),
-                      (self.left_out, ranks, f"{tool.name}({names[only]}={call['values'][only]!r})")]
-            for role in call["values"]:  # a value unlike any other, so that it points to no argument
-                found.append((self.wrong_value / len(call["values"]), ranks, write_call(tool.name, names, {**call["values"], role: "?"})))
+            found += [
+                (1 - self.wrong_value - self.cut - self.left_out, ranks, text),
+                (self.cut, ranks, text[:-1]),
+                (self.left_out, ranks, f"{tool.name}({names[only]}={call['values'][only]!r})"),
+            ]
+            for role in call[
+                "values"
+            ]:  # a value unlike any other, so that it points to no argument
+                found.append(
+                    (
+                        self.wrong_value / len(call["values"]),
+                        ranks,
+                        write_call(tool.name, names, {**call["values"], role: "?"}),
+                    )
+                )
         return found
 
     def likelihood(self, call: dict, combos: list[Ranks], level: int, feedback: str) -> np.ndarray:
         """p(feedback | convention, the attempt was wrong) for each of `combos`, (C,)."""
         values = tuple(call["values"].items())
-        return likelihoods(self, call["tool"], values, tuple(combos), level).get(feedback, np.zeros(len(combos)))
+        return likelihoods(self, call["tool"], values, tuple(combos), level).get(
+            feedback, np.zeros(len(combos))
+        )
 
 
 @lru_cache(maxsize=64)
-def likelihoods(author: FallibleAuthor, tool: str, values: tuple[tuple[str, Any], ...], combos: tuple[Ranks, ...], level: int) -> dict[str, np.ndarray]:
+def likelihoods(
+    author: FallibleAuthor,
+    tool: str,
+    values: tuple[tuple[str, Any], ...],
+    combos: tuple[Ranks, ...],
+    level: int,
+) -> dict[str, np.ndarray]:
     """{feedback: p(feedback | convention, the attempt was wrong), (C,)} of everything the judge can say of this author's attempts at a call."""
     call, said, wrong = {"tool": tool, "values": dict(values)}, {}, np.zeros(len(combos))
     names = [names_of(BY_NAME[tool], c) for c in combos]
@@ -70,7 +89,10 @@ def likelihoods(author: FallibleAuthor, tool: str, values: tuple[tuple[str, Any]
         for i, c in enumerate(combos):
             error = _first_error(parsed, call, names[i])
             if error:
-                p = share * math.prod(author.knows * (r == right) + (1 - author.knows) * author.guesses[r] for r, right in zip(ranks, c))
+                p = share * math.prod(
+                    author.knows * (r == right) + (1 - author.knows) * author.guesses[r]
+                    for r, right in zip(ranks, c)
+                )
                 wrong[i] += p
                 said.setdefault(judging.say(error, level), np.zeros(len(combos)))[i] += p
     return {feedback: p / wrong for feedback, p in said.items()}
@@ -87,18 +109,31 @@ class Posterior:
     lies outside it), that tool is in `empty`, stays there, and asking about it raises `NoPosterior`.
     """
 
-    def __init__(self, feedback: int = 2, *, reward: str = "exact", prior: dict[str, list[tuple[float, Ranks]]] | None = None) -> None:
+    def __init__(
+        self,
+        feedback: int = 2,
+        *,
+        reward: str = "exact",
+        prior: dict[str, list[tuple[float, Ranks]]] | None = None,
+    ) -> None:
         check_choice("feedback", feedback, (0, 1, 2, 3))
         check_choice("reward", reward, ("exact", "fraction"))
         self.feedback, self.reward = feedback, reward
         self.prior = prior or {tool.name: combinations(tool) for tool in TOOLS}
         self.ranks = {name: [r for _, r in combos] for name, combos in self.prior.items()}
-        self._p = {name: np.array([p for p, _ in combos]) / sum(p for p, _ in combos) for name, combos in self.prior.items()}
+        self._p = {
+            name: np.array([p for p, _ in combos]) / sum(p for p, _ in combos)
+            for name, combos in self.prior.items()
+        }
 
     @classmethod
     def of(cls, task: Any) -> Posterior:
         """Before the first attempt at a `ToolCall`."""
-        return cls(task.dials["feedback"], reward=task.dials["reward"], prior={tool.name: combinations(tool) for tool in task.tools})
+        return cls(
+            task.dials["feedback"],
+            reward=task.dials["reward"],
+            prior={tool.name: combinations(tool) for tool in task.tools},
+        )
 
     def copy(self) -> Posterior:
         new = Posterior(self.feedback, reward=self.reward, prior=self.prior)
@@ -112,7 +147,9 @@ class Posterior:
 
     # -- learning
 
-    def update(self, problem: Problem, completion: str, reward: float, feedback: str = "") -> Posterior:
+    def update(
+        self, problem: Problem, completion: str, reward: float, feedback: str = ""
+    ) -> Posterior:
         """Take in one attempt and its verdict; returns itself. A solution is an attempt with reward 1.
 
         An attempt at calls of several tools is exact too where its verdict says something of each tool by itself: a message
@@ -123,33 +160,60 @@ class Posterior:
             self._multiply(name, keep)
         return self
 
-    def hear(self, problem: Problem, feedback: str, author: FallibleAuthor | None = None) -> Posterior:
+    def hear(
+        self, problem: Problem, feedback: str, author: FallibleAuthor | None = None
+    ) -> Posterior:
         """Take in feedback without the attempt it is about, which `author` wrote (by default `FallibleAuthor()`); returns itself.
 
         p(c | feedback) ∝ p(c) · p(feedback | c), summed over what the author may have written. Raises ValueError for
         problems with several calls.
         """
         call = self._one_call(problem)
-        self._multiply(call["tool"], (author or FallibleAuthor()).likelihood(call, self.ranks[call["tool"]], self.feedback, feedback))
+        self._multiply(
+            call["tool"],
+            (author or FallibleAuthor()).likelihood(
+                call, self.ranks[call["tool"]], self.feedback, feedback
+            ),
+        )
         return self
 
     def _multiply(self, name: str, likelihood: np.ndarray) -> None:
         p = self._p[name] * likelihood
         self._p[name] = p / p.sum() if p.any() else p
 
-    def _explained(self, problem: Problem, completion: str, reward: float, feedback: str) -> dict[str, np.ndarray]:
+    def _explained(
+        self, problem: Problem, completion: str, reward: float, feedback: str
+    ) -> dict[str, np.ndarray]:
         """{tool: (C,) booleans}: under which of its combinations the judge would have said this."""
         calls, tools = problem.data["calls"], self._tools(problem)
-        same = lambda verdict: abs(verdict[0] - reward) < 1e-5 and verdict[1] == feedback  # records keep six digits
+        same = lambda verdict: (
+            abs(verdict[0] - reward) < 1e-5 and verdict[1] == feedback
+        )  # records keep six digits
         if len(tools) == 1:
-            return {tools[0]: np.array([same(v) for v in self._verdicts(problem, completion, tools[0])])}
+            return {
+                tools[0]: np.array([same(v) for v in self._verdicts(problem, completion, tools[0])])
+            }
         default = {name: names_of(BY_NAME[name], self.ranks[name][0]) for name in tools}
         errors, _ = judging.find_errors(calls, default, completion)
         if errors and errors[0].kind in ("syntax", "count"):  # so it is whatever the names
-            return {name: np.full(len(self.ranks[name]), same((0.0, judging.say(errors[0], self.feedback)))) for name in tools}
+            return {
+                name: np.full(
+                    len(self.ranks[name]), same((0.0, judging.say(errors[0], self.feedback)))
+                )
+                for name in tools
+            }
         # what each combination of each tool makes the judge say of this tool's lines, 1-based
-        lines = {name: [{e.line: judging.say(e, self.feedback) for e in judging.find_errors(calls, default | {name: names}, completion)[0]
-                         if calls[e.line - 1]["tool"] == name} for names in self._names(name)] for name in tools}
+        lines = {
+            name: [
+                {
+                    e.line: judging.say(e, self.feedback)
+                    for e in judging.find_errors(calls, default | {name: names}, completion)[0]
+                    if calls[e.line - 1]["tool"] == name
+                }
+                for names in self._names(name)
+            ]
+            for name in tools
+        }
         if same((1.0, "")):
             return {name: np.array([not said for said in lines[name]]) for name in tools}
         if self.reward == "exact" and self.feedback:
@@ -157,23 +221,57 @@ class Posterior:
             first = int(number[1]) if number and reward == 0 else 0
             if not 0 < first <= len(calls):  # nothing this judge says
                 return {name: np.zeros(len(self.ranks[name]), bool) for name in tools}
-            return {name: np.array([all(line >= first for line in said) and (calls[first - 1]["tool"] != name or said.get(first) == feedback)
-                                    for said in lines[name]]) for name in tools}
+            return {
+                name: np.array(
+                    [
+                        all(line >= first for line in said)
+                        and (calls[first - 1]["tool"] != name or said.get(first) == feedback)
+                        for said in lines[name]
+                    ]
+                )
+                for name in tools
+            }
         # a tool is open while what is left of its names can make this attempt come out in more than one way
-        tell = {name: [(tuple(said.items()), self.reward == "fraction" and verdict_of(calls, default | {name: names}, completion, 0, "fraction")[0])
-                       for said, names in zip(lines[name], self._names(name))] for name in tools}
+        tell = {
+            name: [
+                (
+                    tuple(said.items()),
+                    self.reward == "fraction"
+                    and verdict_of(calls, default | {name: names}, completion, 0, "fraction")[0],
+                )
+                for said, names in zip(lines[name], self._names(name))
+            ]
+            for name in tools
+        }
         left = {name: np.flatnonzero(self._p[name]) for name in tools}
         open_tools = [name for name in tools if len({tell[name][i] for i in left[name]}) > 1]
         if len(open_tools) > 1:
-            raise ValueError(f"{'a fraction' if self.reward == 'fraction' else 'a bare reward'} of calls of several tools ({', '.join(open_tools)}) ties "
-                             "them together, so there is no posterior for each; use calls=1, or feedback 1 to 3 with reward='exact'")
-        default = {name: self._names(name)[left[name][0] if len(left[name]) else 0] for name in tools}
+            raise ValueError(
+                f"{'a fraction' if self.reward == 'fraction' else 'a bare reward'} of calls of several tools ({', '.join(open_tools)}) ties "
+                "them together, so there is no posterior for each; use calls=1, or feedback 1 to 3 with reward='exact'"
+            )
+        default = {
+            name: self._names(name)[left[name][0] if len(left[name]) else 0] for name in tools
+        }
         name = (open_tools or tools)[0]
-        return {name: np.array([same(v) for v in self._verdicts(problem, completion, name, default)])}
+        return {
+            name: np.array([same(v) for v in self._verdicts(problem, completion, name, default)])
+        }
 
-    def _verdicts(self, problem: Problem, completion: str, name: str, others: dict | None = None) -> list[tuple[float, str]]:
+    def _verdicts(
+        self, problem: Problem, completion: str, name: str, others: dict | None = None
+    ) -> list[tuple[float, str]]:
         """(reward, feedback) under each combination of one tool; `others`, the names of the other tools, are held."""
-        return [verdict_of(problem.data["calls"], {**(others or {}), name: names}, completion, self.feedback, self.reward) for names in self._names(name)]
+        return [
+            verdict_of(
+                problem.data["calls"],
+                {**(others or {}), name: names},
+                completion,
+                self.feedback,
+                self.reward,
+            )
+            for names in self._names(name)
+        ]
 
     def _names(self, name: str) -> list[dict[str, str]]:
         return [names_of(BY_NAME[name], r) for r in self.ranks[name]]
@@ -187,7 +285,9 @@ class Posterior:
     def _one_call(self, problem: Problem) -> dict:
         self._tools(problem)
         if len(problem.data["calls"]) != 1:
-            raise ValueError(f"this is known exactly for problems with one call; this one asks for {len(problem.data['calls'])}. Use load_task('toolcall', calls=1)")
+            raise ValueError(
+                f"this is known exactly for problems with one call; this one asks for {len(problem.data['calls'])}. Use load_task('toolcall', calls=1)"
+            )
         return problem.data["calls"][0]
 
     # -- what is known
@@ -195,8 +295,10 @@ class Posterior:
     def _known(self, name: str) -> np.ndarray:
         check_choice("tool", name, self.prior)
         if not self._p[name].any():
-            raise NoPosterior(f"nothing in the prior explains what was seen of {name}: its convention lies outside the prior (see novelty), "
-                              "or the verdicts are not this judge's at this setting")
+            raise NoPosterior(
+                f"nothing in the prior explains what was seen of {name}: its convention lies outside the prior (see novelty), "
+                "or the verdicts are not this judge's at this setting"
+            )
         return self._p[name]
 
     def probabilities(self, tool: str) -> dict[Ranks, float]:
@@ -207,7 +309,9 @@ class Posterior:
     def names(self, tool: str) -> dict[str, dict[str, float]]:
         """{role: {name: probability}}, each argument by itself."""
         known = self._known(tool)
-        found: dict[str, dict[str, float]] = {a.role: dict.fromkeys(a.names, 0.0) for a in BY_NAME[tool].arguments}
+        found: dict[str, dict[str, float]] = {
+            a.role: dict.fromkeys(a.names, 0.0) for a in BY_NAME[tool].arguments
+        }
         for p, names in zip(known.tolist(), self._names(tool)):
             for role, name in names.items():
                 found[role][name] += p
@@ -215,8 +319,13 @@ class Posterior:
 
     def best(self, problem: Problem) -> str:
         """The most probable answer; among equals the first of the prior."""
-        names = {name: self._names(name)[int(self._known(name).argmax())] for name in self._tools(problem)}
-        return "\n".join(write_call(c["tool"], names[c["tool"]], c["values"]) for c in problem.data["calls"])
+        names = {
+            name: self._names(name)[int(self._known(name).argmax())]
+            for name in self._tools(problem)
+        }
+        return "\n".join(
+            write_call(c["tool"], names[c["tool"]], c["values"]) for c in problem.data["calls"]
+        )
 
     def accuracy(self, problem: Problem) -> float:
         """Probability that `best` is right in every call."""
@@ -232,7 +341,9 @@ class Posterior:
         """{(reward, feedback): probability} of the verdict on one more attempt. Raises ValueError for several calls."""
         found: dict[tuple[float, str], float] = {}
         name = self._one_call(problem)["tool"]
-        for p, verdict in zip(self._known(name).tolist(), self._verdicts(problem, completion, name)):
+        for p, verdict in zip(
+            self._known(name).tolist(), self._verdicts(problem, completion, name)
+        ):
             if p:
                 found[verdict] = found.get(verdict, 0.0) + p
         return found
@@ -244,7 +355,11 @@ class Posterior:
 
     def bits(self, problem: Problem, completion: str, reward: float, feedback: str = "") -> float:
         """What this verdict tells: -log2 of its probability. Infinite when nothing left in the prior would give it."""
-        p = sum(p for (r, f), p in self.answers(problem, completion).items() if abs(r - reward) < 1e-5 and f == feedback)
+        p = sum(
+            p
+            for (r, f), p in self.answers(problem, completion).items()
+            if abs(r - reward) < 1e-5 and f == feedback
+        )
         return -math.log2(p) if p else math.inf
 
     def __repr__(self) -> str:
@@ -254,14 +369,24 @@ class Posterior:
 def _first_error(parsed: list | None, call: dict, names: dict[str, str]) -> judging.Error | None:
     """What `judge.find_errors` finds first in one call that is parsed already."""
     if parsed is None or len(parsed) != 1:
-        return judging.Error("syntax") if parsed is None else judging.Error("count", name=f"{len(parsed)} instead of 1")
-    return judging.first_error(parsed[0], call, names, {k.arg: judging.literal(k.value) for k in parsed[0].keywords}, 0)
+        return (
+            judging.Error("syntax")
+            if parsed is None
+            else judging.Error("count", name=f"{len(parsed)} instead of 1")
+        )
+    return judging.first_error(
+        parsed[0], call, names, {k.arg: judging.literal(k.value) for k in parsed[0].keywords}, 0
+    )
 
 
-def verdict_of(calls: list[dict], convention: dict, completion: str, feedback: int, reward: str) -> tuple[float, str]:
+def verdict_of(
+    calls: list[dict], convention: dict, completion: str, feedback: int, reward: str
+) -> tuple[float, str]:
     """What `ToolCall.judge` says when `convention` is the right one."""
     errors, fraction = judging.find_errors(calls, convention, completion)
-    return float(not errors) if reward == "exact" else fraction, judging.say(errors[0], feedback) if errors else ""
+    return float(not errors) if reward == "exact" else fraction, judging.say(
+        errors[0], feedback
+    ) if errors else ""
 
 
 def _entropy(p: np.ndarray) -> float:

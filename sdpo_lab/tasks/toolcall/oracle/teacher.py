@@ -23,13 +23,21 @@ class OracleTeacher:
     """The oracle's opinion of one attempt of T tokens, beside the student's and the self-teacher's of `lab.credit`."""
 
     completion_ids: list[int]
-    defined: torch.Tensor  #: (T,) booleans; False where no answer the author may write begins with the tokens before
-    log_probs: torch.Tensor  #: (T,), of the attempt's own tokens; nan where undefined, -inf for a token that is excluded
-    next: list[dict[int, float]] = field(repr=False)  #: {token id: probability} at each position, empty where undefined
+    defined: (
+        torch.Tensor
+    )  #: (T,) booleans; False where no answer the author may write begins with the tokens before
+    log_probs: (
+        torch.Tensor
+    )  #: (T,), of the attempt's own tokens; nan where undefined, -inf for a token that is excluded
+    next: list[dict[int, float]] = field(
+        repr=False
+    )  #: {token id: probability} at each position, empty where undefined
 
     def distribution(self, size: int) -> torch.Tensor:
         """Log-probabilities (T, size) of a vocabulary of `size` tokens: -inf where 0, rows of nan where undefined."""
-        if size <= (largest := max(self.completion_ids + [v for tokens in self.next for v in tokens])):
+        if size <= (
+            largest := max(self.completion_ids + [v for tokens in self.next for v in tokens])
+        ):
             raise ValueError(f"size must be above every token id; got {size}, there is {largest}")
         found = torch.full((len(self.next), size), -math.inf)
         for row, tokens in zip(found, self.next):
@@ -38,7 +46,15 @@ class OracleTeacher:
         return found
 
 
-def next_tokens(posterior: Posterior, tokenizer: Any, problem: Problem, completion: Any, *, slip: float = 0.0, end: int | None = None) -> OracleTeacher:
+def next_tokens(
+    posterior: Posterior,
+    tokenizer: Any,
+    problem: Problem,
+    completion: Any,
+    *,
+    slip: float = 0.0,
+    end: int | None = None,
+) -> OracleTeacher:
     """The oracle in the self-teacher's role: the next token at each position of an attempt, given `posterior`.
 
     The author whose writing it foresees draws a convention from the posterior and writes the right call under it, as
@@ -62,10 +78,17 @@ def next_tokens(posterior: Posterior, tokenizer: Any, problem: Problem, completi
     end = tokenizer.eos_token_id if end is None else end
     if end is None:
         raise ValueError("the tokenizer names no end-of-sequence token; pass end=")
-    ids = encode_plain(tokenizer, completion) if isinstance(completion, str) else [int(i) for i in getattr(completion, "completion_ids", completion)]
+    ids = (
+        encode_plain(tokenizer, completion)
+        if isinstance(completion, str)
+        else [int(i) for i in getattr(completion, "completion_ids", completion)]
+    )
     if not ids:
         raise ValueError("completion is empty: there is no token to score")
-    answers = [([*encode_plain(tokenizer, text), end], w) for text, w in _weighted_texts(posterior, problem, slip).items()]
+    answers = [
+        ([*encode_plain(tokenizer, text), end], w)
+        for text, w in _weighted_texts(posterior, problem, slip).items()
+    ]
     found: list[dict[int, float]] = []
     for t, token in enumerate(ids):
         weights: dict[int, float] = {}
@@ -73,7 +96,9 @@ def next_tokens(posterior: Posterior, tokenizer: Any, problem: Problem, completi
             weights[answer[t]] = weights.get(answer[t], 0.0) + w
         total = sum(weights.values())
         found.append({v: w / total for v, w in weights.items()})
-        answers = [(answer, w) for answer, w in answers if answer[t] == token and len(answer) > t + 1]
+        answers = [
+            (answer, w) for answer, w in answers if answer[t] == token and len(answer) > t + 1
+        ]
     defined = torch.tensor([bool(f) for f in found])
     own = torch.tensor([f.get(i, 0.0) if f else math.nan for f, i in zip(found, ids)]).log()
     return OracleTeacher(ids, defined, own, found)
@@ -87,11 +112,18 @@ def _weighted_texts(posterior: Posterior, problem: Problem, slip: float) -> dict
     fresh = Posterior(prior=posterior.prior)
     found: dict[str, float] = {}
     for share, source in ((1 - slip, posterior), (slip, fresh)):
-        each = [[(p, names) for p, names in zip(source._p[name].tolist(), source._names(name)) if p] for name in tools]
+        each = [
+            [(p, names) for p, names in zip(source._p[name].tolist(), source._names(name)) if p]
+            for name in tools
+        ]
         if share and math.prod(map(len, each)) > MAX_TEXTS:
-            raise ValueError(f"the answer to these {len(problem.data['calls'])} calls has {math.prod(map(len, each))} forms, more than {MAX_TEXTS}; use calls=1")
+            raise ValueError(
+                f"the answer to these {len(problem.data['calls'])} calls has {math.prod(map(len, each))} forms, more than {MAX_TEXTS}; use calls=1"
+            )
         for choice in itertools.product(*each) if share else ():
             names = dict(zip(tools, (n for _, n in choice)))
-            text = "\n".join(write_call(c["tool"], names[c["tool"]], c["values"]) for c in problem.data["calls"])
+            text = "\n".join(
+                write_call(c["tool"], names[c["tool"]], c["values"]) for c in problem.data["calls"]
+            )
             found[text] = found.get(text, 0.0) + share * math.prod(p for p, _ in choice)
     return found
