@@ -61,7 +61,7 @@ def matrix_speed(size: int = 1024) -> float:
 
 def write(name: str, rows: list[dict[str, Any]], shown: str, **settings: Any) -> None:
     """`results/NAME.json`, with what decides the numbers; and the table `shown`, printed and put into README.md."""
-    from sdpo_lab.records import software
+    from sdpo_lab.runs.recorded import software
 
     versions = software()
     for package in ("trl", "peft"):

@@ -80,13 +80,13 @@ def attempts(tokens: int):
 
 def ours(mode: str, tokens: int):
     import torch
-    from sdpo_lab.config import SDPOConfig
-    from sdpo_lab.losses import token_weights
-    from sdpo_lab.objective import Tokens, backward
-    from sdpo_lab.rollouts import Rollout
-    from sdpo_lab.scoring import completion_hidden, token_logits
-    from sdpo_lab.teachers import Teacher
 
+    from sdpo_lab.core.config import SDPOConfig
+    from sdpo_lab.core.losses import token_weights
+    from sdpo_lab.core.objective import Tokens, backward
+    from sdpo_lab.core.rollouts import Rollout
+    from sdpo_lab.core.scoring import completion_hidden, token_logits
+    from sdpo_lab.core.teachers import Teacher
     from sdpo_lab.tasks import Problem
 
     student, teacher_model = models()

@@ -29,8 +29,8 @@ COLUMNS = {
 
 def one(length: int, steps: int) -> dict:
     import sdpo_lab as lab
-    from sdpo_lab import rollouts, scoring, teachers
     from sdpo_lab.core import loop as room
+    from sdpo_lab.core import rollouts, scoring, teachers
 
     rollouts.end_ids = lambda model, tokenizer: {-1}  # nothing ends an attempt
     spent, tokens = {"student": 0.0, "teacher": 0.0}, {"student": 0, "teacher": 0}

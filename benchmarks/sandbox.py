@@ -11,9 +11,9 @@ import statistics
 import time
 
 from common import table, write
-from sdpo_lab.tasks.base import draw_problems, judge_all
 
 import sdpo_lab as lab
+from sdpo_lab.core.task import draw_problems, judge_all
 
 
 def measure(rounds: int, n: int = 64) -> list[dict]:

@@ -25,9 +25,10 @@ ROUNDS, PROMPT, SHOWN = 3, 45, 95  # tokens of the student's and the teacher's p
 
 def loss(vocabulary: int, hidden_size: int = 64, tokens: int = 4096) -> dict:
     import torch
-    from sdpo_lab.config import SDPOConfig
-    from sdpo_lab.objective import LOGITS_AT_ONCE, Tokens, backward
-    from sdpo_lab.scoring import Project
+
+    from sdpo_lab.core.config import SDPOConfig
+    from sdpo_lab.core.objective import LOGITS_AT_ONCE, Tokens, backward
+    from sdpo_lab.core.scoring import Project
 
     torch.manual_seed(0)
     heads = [torch.nn.Linear(hidden_size, vocabulary, bias=False) for _ in range(2)]
@@ -75,7 +76,7 @@ def step(group: int, length: int, width: int = 128, steps: int = 3) -> dict:
     import torch
 
     import sdpo_lab as lab
-    from sdpo_lab import rollouts
+    from sdpo_lab.core import rollouts
 
     rollouts.end_ids = lambda model, tokenizer: {-1}
 

@@ -166,8 +166,8 @@ def trl(method: str, steps: int) -> dict:
 
 def parts(steps: int) -> dict:
     """Where a step of SDPO spends its time, in seconds, and how many tokens the model samples one after another."""
-    from sdpo_lab import rollouts, teachers
     from sdpo_lab.core import loop as room
+    from sdpo_lab.core import rollouts, teachers
 
     spent, calls = dict.fromkeys(FLOORS["sdpo"], 0.0), {"sampling": 0}
 
@@ -230,9 +230,9 @@ FLOORS = {
 def floor(method: str) -> dict[str, float]:
     """Seconds the multiply-adds of one step take at the speed of a large matrix product: sampling 1, student 3, teacher 1, a token and weight;
     what attempts have in common is read once. Attention, norms, softmaxes and the overhead of small products are not in it."""
-    from sdpo_lab.chat import encode_chat
-    from sdpo_lab.config import SDPOConfig
-    from sdpo_lab.reprompt import teacher_messages
+    from sdpo_lab.core.chat import encode_chat
+    from sdpo_lab.core.config import SDPOConfig
+    from sdpo_lab.core.reprompt import teacher_messages
 
     model, tokenizer, task = material()
     weights = sum(

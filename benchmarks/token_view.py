@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sdpo_lab.credit import Credit, byte_spans, split_text
 
 import sdpo_lab as lab
-from sdpo_lab import losses
+from sdpo_lab.analysis.credit import Credit, byte_spans, split_text
+from sdpo_lab.core import losses
 from sdpo_lab.views.tokens import token_view, view_data
 
 ROOT = Path(__file__).resolve().parent.parent

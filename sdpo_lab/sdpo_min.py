@@ -23,9 +23,7 @@ import torch
 # 1. sample
 def encode(tokenizer, messages):
     """Token ids of a chat, up to where the assistant starts to write."""
-    return tokenizer.apply_chat_template(
-        messages, add_generation_prompt=True, enable_thinking=False
-    )["input_ids"]
+    return tokenizer.apply_chat_template(messages, add_generation_prompt=True, enable_thinking=False)["input_ids"]
 
 
 def uniform(key, position):
@@ -54,9 +52,7 @@ def sample(model, prompt, keys, end, length):
         if (ids[:, len(prompt) :] == end).any(1).all():
             break
     # what follows the end token does not count
-    return [
-        row[: row.index(end) + 1] if end in row else row for row in ids[:, len(prompt) :].tolist()
-    ]
+    return [row[: row.index(end) + 1] if end in row else row for row in ids[:, len(prompt) :].tolist()]
 
 
 # 2. judge
@@ -67,10 +63,7 @@ def judge(tokenizer, task, problem, rows):
     """Judged attempts at one problem, side by side: a group."""
     texts = [tokenizer.decode(ids, skip_special_tokens=True) for ids in rows]
     verdicts = [task.judge(problem, text) for text in texts]
-    return [
-        Attempt(problem, ids, text, v.reward, v.feedback)
-        for ids, text, v in zip(rows, texts, verdicts)
-    ]
+    return [Attempt(problem, ids, text, v.reward, v.feedback) for ids, text, v in zip(rows, texts, verdicts)]
 
 
 # 3. reprompt
@@ -81,28 +74,18 @@ def reprompt(group, i):
     if successes:
         shown = f"\nCorrect solution:\n\n{successes[0]}"
     elif me.reward < 1 and me.feedback:
-        shown = (
-            f"\nThe following is feedback from your unsuccessful earlier attempt:\n\n{me.feedback}"
-        )
+        shown = f"\nThe following is feedback from your unsuccessful earlier attempt:\n\n{me.feedback}"
     else:
         return None
     *earlier, question = me.problem.messages
-    return [
-        *earlier,
-        {
-            **question,
-            "content": question["content"] + shown + "\n\nCorrectly solve the original question.",
-        },
-    ]
+    return [*earlier, {**question, "content": question["content"] + shown + "\n\nCorrectly solve the original question."}]
 
 
 # 4. score
 def score(model, prompt, ids):
     """Log-probabilities of the whole vocabulary at every token of an attempt, (T, V)."""
     logits = model(torch.tensor([prompt + ids], device=model.device)).logits[0]  # (L, V)
-    return logits[len(prompt) - 1 : -1].log_softmax(
-        -1
-    )  # the logits at one place are about the token at the next
+    return logits[len(prompt) - 1 : -1].log_softmax(-1)  # the logits at one place are about the token at the next
 
 
 # 5. loss
@@ -114,17 +97,13 @@ def kl(p, q):
 # 6. step
 def step(model, teacher, tokenizer, optimizer, groups):
     """One update on the active attempts: those whose teacher reads more than the question. Returns the mean loss of their tokens, or None."""
-    active = [
-        (a, chat) for group in groups for i, a in enumerate(group) if (chat := reprompt(group, i))
-    ]
+    active = [(a, chat) for group in groups for i, a in enumerate(group) if (chat := reprompt(group, i))]
     if not active:
         return None
     losses = []
     for a, chat in active:
         p = score(model, encode(tokenizer, a.problem.messages), a.ids)  # (T, V)
-        q = score(
-            teacher, encode(tokenizer, chat), a.ids
-        )  # (T, V): the same tokens after another prompt
+        q = score(teacher, encode(tokenizer, chat), a.ids)  # (T, V): the same tokens after another prompt
         losses.append(kl(p, q))
     loss = torch.cat(losses).mean()
     optimizer.zero_grad()
@@ -143,9 +122,7 @@ def follow(teacher, model, rate):
 
 
 # all of it
-def sdpo(
-    model, tokenizer, task, steps, seed=0, problems=8, attempts=8, length=64, lr=5e-4, rate=0.01
-):
+def sdpo(model, tokenizer, task, steps, seed=0, problems=8, attempts=8, length=64, lr=5e-4, rate=0.01):
     """Train `model` in place; yields (mean reward of the step's attempts, loss, teacher) after every step."""
     model.eval()  # no dropout: what is scored must be what has sampled
     teacher = copy.deepcopy(model).requires_grad_(False)
@@ -154,15 +131,9 @@ def sdpo(
         groups = []
         for problem in task.problems(problems, split="train", seed=seed * 1_000_003 + number):
             keys = [(seed, number, problem.id, i) for i in range(attempts)]
-            rows = sample(
-                model, encode(tokenizer, problem.messages), keys, tokenizer.eos_token_id, length
-            )
+            rows = sample(model, encode(tokenizer, problem.messages), keys, tokenizer.eos_token_id, length)
             groups.append(judge(tokenizer, task, problem, rows))
         loss = step(model, teacher, tokenizer, optimizer, groups)
         if loss is not None:
             follow(teacher, model, rate)
-        yield (
-            sum(a.reward for group in groups for a in group) / (problems * attempts),
-            loss,
-            teacher,
-        )
+        yield sum(a.reward for group in groups for a in group) / (problems * attempts), loss, teacher

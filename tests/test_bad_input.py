@@ -18,13 +18,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from sdpo_lab.config import CHOICES, OPTIONAL, RANGES, TEMPLATES, SDPOConfig
-from sdpo_lab.errors import MOST, printable, shown
-from sdpo_lab.rollouts import Rollout
-from sdpo_lab.tasks.base import Problem, Verdict, draw_problems, judge_all
 
 import sdpo_lab as lab
 from sdpo_lab import tasks
+from sdpo_lab.core.checks import MOST, printable, shown
+from sdpo_lab.core.config import CHOICES, OPTIONAL, RANGES, TEMPLATES, SDPOConfig
+from sdpo_lab.core.rollouts import Rollout
+from sdpo_lab.core.task import Problem, Verdict, draw_problems, judge_all
 from sdpo_lab.tasks import adapters
 from sdpo_lab.tasks.adapters import Guard, JudgeError, task_from_function
 from sdpo_lab.tasks.sandbox import Program, Sandbox
@@ -1386,7 +1386,7 @@ def test_prompts_longer_than_the_context(one):
 
 
 def test_a_teacher_s_prompt_gives_way_to_the_context(one):
-    from sdpo_lab.reprompt import encode_teacher, reprompt
+    from sdpo_lab.core.reprompt import encode_teacher, reprompt
 
     config = small(max_reprompt_len=10_000)
     r = Rollout(QUESTION, 0, "ab", [5] * 100, reward=0.0, feedback="word " * 3000)

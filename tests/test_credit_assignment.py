@@ -8,14 +8,14 @@ import re
 import jupytext
 import pytest
 import torch
-from sdpo_lab.checks.common import UNWRITTEN
-from sdpo_lab.checks.credit_assignment import (
+
+from sdpo_lab.core import losses
+from sdpo_lab.exercises.common import UNWRITTEN
+from sdpo_lab.exercises.credit_assignment import (
     check_credit_loss,
     check_group_advantages,
     check_policy_loss,
 )
-
-from sdpo_lab import losses
 from tests.conftest import ROOT
 
 CELLS = jupytext.read(ROOT / "notebooks" / "01_credit_assignment.py", fmt="py:percent").cells

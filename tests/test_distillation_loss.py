@@ -7,9 +7,10 @@ import ast
 import jupytext
 import pytest
 import torch
-from sdpo_lab.checks import check_gradient, check_sequence, check_tail
 
-from sdpo_lab import checks, losses
+from sdpo_lab import exercises as checks
+from sdpo_lab.core import losses
+from sdpo_lab.exercises import check_gradient, check_sequence, check_tail
 from tests.conftest import ROOT
 
 CELLS = [

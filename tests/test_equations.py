@@ -27,7 +27,7 @@ def test_every_function_it_names_exists(text, root):
 
 
 def test_every_mode_teacher_and_equation_is_there(text):
-    from sdpo_lab.config import MODES, TEACHERS
+    from sdpo_lab.core.config import MODES, TEACHERS
 
     for word in (
         *MODES,

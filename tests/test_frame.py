@@ -177,6 +177,8 @@ def test_readme_names_only_what_is_there():
     tree = re.search(r"```text\n(.*?)```", readme, re.S)[1]
     folder, missing = "", []
     for line in filter(str.strip, tree.splitlines()):
+        if line.startswith(" " * 10):  # goes on with the line before
+            continue
         name = line.split()[0]
         path = name if not line.startswith(" ") else folder + name
         folder = name if not line.startswith(" ") else folder

@@ -10,9 +10,10 @@ import sys
 import jupytext
 import pytest
 import torch
-from sdpo_lab.checks import check_kl, check_reprompt, check_score
 
-from sdpo_lab import checks, sdpo_min
+from sdpo_lab import exercises as checks
+from sdpo_lab import sdpo_min
+from sdpo_lab.exercises import check_kl, check_reprompt, check_score
 from tests.conftest import ROOT
 
 FILE = ROOT / "sdpo_lab" / "sdpo_min.py"

@@ -7,10 +7,10 @@ import math
 import jupytext
 import pytest
 import torch
-from sdpo_lab.checks import check_advantages, check_message, check_shift_bits
-from sdpo_lab.tasks.toolcall.written import written_names
 
 import sdpo_lab as lab
+from sdpo_lab.analysis.written import written_names
+from sdpo_lab.exercises import check_advantages, check_message, check_shift_bits
 from sdpo_lab.tasks.toolcall.world import BY_NAME
 from tests.conftest import ROOT
 

@@ -6,9 +6,8 @@ import json
 import statistics
 from pathlib import Path
 
-from sdpo_lab.records import RunRecord
-
 from sdpo_lab.experiments import recorded
+from sdpo_lab.runs.recorded import RunRecord
 from sdpo_lab.views.charts import smooth
 
 ROOT = Path(__file__).resolve().parent.parent

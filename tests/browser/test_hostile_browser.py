@@ -6,10 +6,10 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from sdpo_lab.rollouts import Rollout
-from sdpo_lab.tasks.base import Problem
 
 import sdpo_lab as lab
+from sdpo_lab.core.rollouts import Rollout
+from sdpo_lab.core.task import Problem
 from sdpo_lab.views import Bars, Chart, Line, compare, curve, group_view, token_view
 from tests.core.conftest import tiny_original  # noqa: F401
 from tests.hostile.texts import CORPUS

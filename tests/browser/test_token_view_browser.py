@@ -13,10 +13,10 @@ from pathlib import Path
 import nbformat
 import pytest
 import torch
-from sdpo_lab.rollouts import Rollout
-from sdpo_lab.tasks.base import Problem, Verdict
 
 import sdpo_lab as lab
+from sdpo_lab.core.rollouts import Rollout
+from sdpo_lab.core.task import Problem, Verdict
 from sdpo_lab.views.groups import group_view
 from sdpo_lab.views.page import source
 from sdpo_lab.views.tokens import document, token_view, visible

@@ -4,11 +4,11 @@ import copy
 
 import pytest
 import torch
-from sdpo_lab.chat import encode_chat
-from sdpo_lab.tasks.base import Problem
 
 import sdpo_lab as lab
-from sdpo_lab.models import add_adapter, lora_config
+from sdpo_lab.core.chat import encode_chat
+from sdpo_lab.core.task import Problem
+from sdpo_lab.models.loading import add_adapter, lora_config
 from tests.core.test_scoring import FAMILIES
 from tests.core.test_trainer import SMALL, Vowels
 
@@ -195,9 +195,8 @@ def test_training_only_the_head_or_an_adapter_on_the_embedding(tiny, where):
 
 def test_weights_of_tokens_stay_exact_on_a_half_precision_base(tiny):
     """A third in bfloat16 is 0.334: the loss must be that of the float32 formula on the same hidden states."""
-    from sdpo_lab.objective import Tokens
-    from sdpo_lab.rollouts import Rollout
-
+    from sdpo_lab.core.objective import Tokens
+    from sdpo_lab.core.rollouts import Rollout
     from sdpo_lab.tasks import Problem
 
     rollouts = [Rollout(Problem("p", []), i, "", [1], shown_feedback="x") for i in range(3)]

@@ -12,8 +12,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import sdpo_lab as lab
-from sdpo_lab import checkpoints
-from sdpo_lab.models import add_adapter, lora_config
+from sdpo_lab.models.loading import add_adapter, lora_config
+from sdpo_lab.runs import checkpoints
 from tests.core.test_trainer import SMALL, Vowels
 
 GO_ON = """

@@ -1,7 +1,8 @@
 import dataclasses
 
 import pytest
-from sdpo_lab.config import CHOICES, INERT, OPTIONAL, PRESETS, RANGES, TEMPLATES, SDPOConfig
+
+from sdpo_lab.core.config import CHOICES, INERT, OPTIONAL, PRESETS, RANGES, TEMPLATES, SDPOConfig
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -4,12 +4,12 @@ import math
 
 import pytest
 import torch
-from sdpo_lab.chat import encode_chat
-from sdpo_lab.credit import byte_spans, split_text, token_text
-from sdpo_lab.reprompt import teacher_messages
-from sdpo_lab.tasks.base import Problem
 
 import sdpo_lab as lab
+from sdpo_lab.analysis.credit import byte_spans, split_text, token_text
+from sdpo_lab.core.chat import encode_chat
+from sdpo_lab.core.reprompt import teacher_messages
+from sdpo_lab.core.task import Problem
 
 PROBLEM = Problem("p", [{"role": "user", "content": "Will it rain in Oslo?"}])
 COMPLETION, FEEDBACK = "weather(city='Oslo')", "TypeError: no 'city'"

@@ -1,9 +1,9 @@
 import copy
 
 import pytest
-from sdpo_lab.evaluation import wilson
 
 import sdpo_lab as lab
+from sdpo_lab.analysis.evaluation import wilson
 from sdpo_lab.tasks import Problem
 
 

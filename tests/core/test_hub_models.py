@@ -4,9 +4,9 @@ import json
 
 import pytest
 import torch
-from sdpo_lab.chat import encode_chat, end_ids
 
 import sdpo_lab as lab
+from sdpo_lab.core.chat import encode_chat, end_ids
 from tests.core.test_architectures import random_model
 from tests.core.test_trainer import SMALL, Vowels
 

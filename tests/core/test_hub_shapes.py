@@ -5,10 +5,10 @@ import time
 
 import pytest
 import torch
-from sdpo_lab.memory import SHAPES, skeleton, training_memory
 
 import sdpo_lab as lab
-from sdpo_lab.models import add_adapter, lora_config
+from sdpo_lab.models.loading import add_adapter, lora_config
+from sdpo_lab.models.memory import SHAPES, skeleton, training_memory
 
 GIB = 2**30
 

@@ -6,12 +6,12 @@ import warnings
 
 import pytest
 import torch
-from sdpo_lab.chat import encode_chat
-from sdpo_lab.evaluation import Mixture
-from sdpo_lab.scoring import completion_logits
 
 import sdpo_lab as lab
-from sdpo_lab import losses, teachers
+from sdpo_lab.analysis.evaluation import Mixture
+from sdpo_lab.core import losses, teachers
+from sdpo_lab.core.chat import encode_chat
+from sdpo_lab.core.scoring import completion_logits
 from sdpo_lab.tasks import Problem
 
 SMALL = dict(

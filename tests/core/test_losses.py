@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sdpo_lab import losses
+from sdpo_lab.core import losses
 
 
 def logits(*rows):

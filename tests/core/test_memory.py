@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from sdpo_lab.memory import GIB, SHAPES, counts, memory_table, skeleton, training_memory
-from sdpo_lab.scoring import completion_hidden
 
 import sdpo_lab as lab
-from sdpo_lab.models import add_adapter, lora_config
+from sdpo_lab.core.scoring import completion_hidden
+from sdpo_lab.models.loading import add_adapter, lora_config
+from sdpo_lab.models.memory import GIB, SHAPES, counts, memory_table, skeleton, training_memory
 from tests.conftest import ROOT
 from tests.core.test_trainer import SMALL, Vowels
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import sdpo_lab as lab
-from sdpo_lab.models import pick_device
+from sdpo_lab.models.loading import pick_device
 
 
 def test_the_default_model_loads_in_float32_and_is_listed():

@@ -9,13 +9,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sdpo_lab.config import SDPOConfig
-from sdpo_lab.objective import Tokens
-from sdpo_lab.rollouts import Rollout
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import sdpo_lab as lab
-from sdpo_lab import losses, objective, scoring
+from sdpo_lab.core import losses, objective, scoring
+from sdpo_lab.core.config import SDPOConfig
+from sdpo_lab.core.objective import Tokens
+from sdpo_lab.core.rollouts import Rollout
 from sdpo_lab.tasks import Problem
 
 V, H = 11, 5

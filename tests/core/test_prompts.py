@@ -4,10 +4,10 @@ import random
 from collections import Counter
 
 import pytest
-from sdpo_lab.config import SDPOConfig
-from sdpo_lab.reprompt import teacher_messages
 
-from sdpo_lab import prompts
+from sdpo_lab.core.config import SDPOConfig
+from sdpo_lab.core.reprompt import teacher_messages
+from sdpo_lab.models import prompt_forms as prompts
 from small_models.documents import FORMS, draw_document
 
 CHAT = [{"role": "system", "content": "S"}, {"role": "user", "content": "Q {x}"}]

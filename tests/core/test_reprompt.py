@@ -1,10 +1,10 @@
 import random
 
 import pytest
-from sdpo_lab.config import SDPOConfig
-from sdpo_lab.reprompt import remove_thinking, reprompt, teacher_messages
-from sdpo_lab.rollouts import Rollout
 
+from sdpo_lab.core.config import SDPOConfig
+from sdpo_lab.core.reprompt import remove_thinking, reprompt, teacher_messages
+from sdpo_lab.core.rollouts import Rollout
 from sdpo_lab.tasks import Problem
 
 MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Q {x}"}]
@@ -165,7 +165,7 @@ def test_a_chat_must_end_with_the_user():
 
 
 def test_long_texts_give_way_and_the_frame_stays(tiny):
-    from sdpo_lab.reprompt import encode_teacher
+    from sdpo_lab.core.reprompt import encode_teacher
 
     _, tokenizer = tiny
     g = group([0], feedback="x " * 3000)

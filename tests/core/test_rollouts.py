@@ -3,10 +3,10 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sdpo_lab.chat import encode_chat, encode_plain
-from sdpo_lab.rollouts import draw, noise, noise_key
 
 import sdpo_lab as lab
+from sdpo_lab.core.chat import encode_chat, encode_plain
+from sdpo_lab.core.rollouts import draw, noise, noise_key
 from sdpo_lab.tasks import Problem
 
 

@@ -11,13 +11,15 @@ from dataclasses import replace
 import pytest
 import safetensors.torch
 import torch
-from sdpo_lab.checkpoints import read_run
-from sdpo_lab.records import History, StepRecord, from_json, to_json
-from sdpo_lab.rollouts import Rollout
-from sdpo_lab.run_folder import RunFolder
 
 import sdpo_lab as lab
-from sdpo_lab import checkpoints, run_files
+from sdpo_lab.core.records import History, StepRecord
+from sdpo_lab.core.rollouts import Rollout
+from sdpo_lab.runs import checkpoints
+from sdpo_lab.runs import files as run_files
+from sdpo_lab.runs.checkpoints import read_run
+from sdpo_lab.runs.folder import RunFolder
+from sdpo_lab.runs.json import from_json, to_json
 from sdpo_lab.tasks import Problem
 from tests.core.test_checkpoints import same, trainer
 from tests.core.test_trainer import Vowels
@@ -380,7 +382,7 @@ def test_a_first_save_that_was_cut_short_is_no_run_and_in_nobodys_way(tiny, tmp_
 
 
 def test_autosave_saves_by_time_and_train_turns_it_on(tiny, tmp_path, monkeypatch):
-    from sdpo_lab import between_steps
+    from sdpo_lab import trainer as between_steps
 
     clock = [0.0]
     monkeypatch.setattr(between_steps.time, "monotonic", lambda: clock[0])

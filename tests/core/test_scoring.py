@@ -5,7 +5,14 @@ import random
 
 import pytest
 import torch
-from sdpo_lab.scoring import check_scoring, completion_hidden, completion_logits, decoder, share
+
+from sdpo_lab.core.scoring import (
+    check_scoring,
+    completion_hidden,
+    completion_logits,
+    decoder,
+    share,
+)
 
 
 def test_padding_and_company_change_nothing(tiny):

@@ -8,16 +8,16 @@ import threading
 
 import pytest
 import torch
-from sdpo_lab.checkpoints import moments
-from sdpo_lab.credit import token_text
-from sdpo_lab.pictures import MOST_BYTES, MOST_TOKENS, picture
-from sdpo_lab.rollouts import Rollout
-from sdpo_lab.tasks.base import Problem
-from sdpo_lab.timeline import Timeline, failures, size
 
 import sdpo_lab as lab
-from sdpo_lab import timeline as module
-from sdpo_lab.models import add_adapter, lora_config
+from sdpo_lab.analysis import timeline as module
+from sdpo_lab.analysis.credit import token_text
+from sdpo_lab.analysis.pictures import MOST_BYTES, MOST_TOKENS, picture
+from sdpo_lab.analysis.timeline import Timeline, failures, size
+from sdpo_lab.core.rollouts import Rollout
+from sdpo_lab.core.task import Problem
+from sdpo_lab.models.loading import add_adapter, lora_config
+from sdpo_lab.runs.checkpoints import moments
 from tests.core.test_trainer import SMALL, Vowels
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\n\u202e<|im_end|>"

@@ -3,11 +3,11 @@ import math
 
 import pytest
 import torch
-from sdpo_lab.chat import encode_chat
-from sdpo_lab.scoring import completion_logits
 
 import sdpo_lab as lab
-from sdpo_lab import losses
+from sdpo_lab.core import losses
+from sdpo_lab.core.chat import encode_chat
+from sdpo_lab.core.scoring import completion_logits
 from sdpo_lab.tasks import Problem
 
 SMALL = dict(
@@ -468,7 +468,7 @@ def test_in_a_mixture_the_teacher_reads_only_those_it_was_shown_something_of(
 
 @pytest.mark.parametrize("bf16", [True, False])
 def test_attempts_are_sampled_in_the_precision_they_are_scored_in(fresh, bf16, monkeypatch):
-    from sdpo_lab import rollouts
+    from sdpo_lab.core import rollouts
 
     seen, draw = [], rollouts.draw
     monkeypatch.setattr(

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field, fields
 
 import pytest
 import torch
-from sdpo_lab.chat import encode_chat
-from sdpo_lab.reprompt import encode_teacher, teacher_messages
 
 import sdpo_lab as lab
+from sdpo_lab.core.chat import encode_chat
+from sdpo_lab.core.reprompt import encode_teacher, teacher_messages
 
 os.environ["TRL_EXPERIMENTAL_SILENCE"] = (
     "1"  # TRL warns at import; the Hub is switched off for all tests in tests/conftest.py

@@ -8,10 +8,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 from safetensors.numpy import save_file
-from sdpo_lab.reprompt import teacher_messages
-from sdpo_lab.rollouts import Rollout
-from sdpo_lab.teachers import Teacher
-from sdpo_lab.what_if import (
+
+import sdpo_lab as lab
+from sdpo_lab.analysis.what_if import (
     PRESETS,
     TAUGHT,
     Rescorer,
@@ -24,8 +23,9 @@ from sdpo_lab.what_if import (
     teacher_attempts,
     unrelated_feedback,
 )
-
-import sdpo_lab as lab
+from sdpo_lab.core.reprompt import teacher_messages
+from sdpo_lab.core.rollouts import Rollout
+from sdpo_lab.core.teachers import Teacher
 from sdpo_lab.tasks import followup
 from small_models import taught
 

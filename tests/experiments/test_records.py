@@ -1,7 +1,6 @@
 import math
 
 import pytest
-from sdpo_lab.records import RunRecord, model_checksum, read_records, write_records
 
 from sdpo_lab.experiments import recorded
 from sdpo_lab.experiments.sweeps import (
@@ -14,7 +13,8 @@ from sdpo_lab.experiments.sweeps import (
     tasks,
     tuning,
 )
-from sdpo_lab.models import model_folders
+from sdpo_lab.models.loading import model_folders
+from sdpo_lab.runs.recorded import RunRecord, model_checksum, read_records, write_records
 from sdpo_lab.tasks import SHIPPED
 
 
@@ -91,7 +91,7 @@ def test_a_run_can_be_done_again_exactly():
 
 
 def test_the_laptop_preset_is_what_the_tuning_chose():
-    from sdpo_lab.config import SDPOConfig
+    from sdpo_lab.core.config import SDPOConfig
 
     assert SDPOConfig.preset("laptop").learning_rate == chosen("sdpo")
 

@@ -17,11 +17,11 @@ import warnings
 from pathlib import Path
 
 import torch
-from sdpo_lab.run_folder import RunFolder
 from transformers import AutoTokenizer
 
 import sdpo_lab as lab
-from sdpo_lab.models import add_adapter, lora_config
+from sdpo_lab.models.loading import add_adapter, lora_config
+from sdpo_lab.runs.folder import RunFolder
 from small_models.make import new_model
 from tests.core.conftest import TINY
 from tests.core.test_trainer import SMALL, Vowels
@@ -121,7 +121,7 @@ def main() -> None:
 
 def different(one: lab.SDPOTrainer, two: lab.SDPOTrainer) -> list[str]:
     """The names of everything in which the two differ; the times of the steps are not compared."""
-    from sdpo_lab import checkpoints
+    from sdpo_lab.runs import checkpoints
 
     sides = []
     for t in (one, two):

@@ -10,13 +10,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from sdpo_lab.faults import halved_once, interrupts_wait
-from sdpo_lab.run_folder import RunFolder
 
 import sdpo_lab as lab
-from sdpo_lab import checkpoints, run_folder, teachers
-from sdpo_lab import rollouts as rollouts_module
 from sdpo_lab.core import loop as loop_module
+from sdpo_lab.core import rollouts as rollouts_module
+from sdpo_lab.core import teachers
+from sdpo_lab.core.resilience import halved_once, interrupts_wait
+from sdpo_lab.runs import checkpoints
+from sdpo_lab.runs import folder as run_folder
+from sdpo_lab.runs.folder import RunFolder
 from tests.core.test_checkpoints import same, trainer
 from tests.core.test_trainer import Vowels
 

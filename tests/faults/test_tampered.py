@@ -7,10 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sdpo_lab.run_files import checksum, entry
 
 import sdpo_lab as lab
-from sdpo_lab import checkpoints, memory, models, run_files
+from sdpo_lab.models import loading as models
+from sdpo_lab.models import memory
+from sdpo_lab.runs import checkpoints
+from sdpo_lab.runs import files as run_files
+from sdpo_lab.runs.files import checksum, entry
 from sdpo_lab.tasks import Problem
 from tests.core.test_checkpoints import same, trainer
 from tests.core.test_trainer import Vowels

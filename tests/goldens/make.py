@@ -212,7 +212,8 @@ def ids() -> dict[str, list[str]]:
 
 def draws() -> dict[str, str]:
     """The draws that tasks and the documents of pre-training are made of."""
-    from sdpo_lab.tasks import followup, readings, tinycode
+    from sdpo_lab.tasks import conventions as readings
+    from sdpo_lab.tasks import followup, tinycode
     from sdpo_lab.tasks.tinycode import world as code_world
     from sdpo_lab.tasks.toolcall import requests, world
 

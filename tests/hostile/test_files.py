@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from sdpo_lab.config import SDPOConfig
-from sdpo_lab.records import RunRecord, read_records, write_records
-from sdpo_lab.rollouts import Rollout
-from sdpo_lab.tasks.base import Problem
 
-from sdpo_lab import checkpoints, records
+from sdpo_lab.core import records
+from sdpo_lab.core.config import SDPOConfig
+from sdpo_lab.core.rollouts import Rollout
+from sdpo_lab.core.task import Problem
+from sdpo_lab.runs import checkpoints
+from sdpo_lab.runs.recorded import RunRecord, read_records, write_records
 from sdpo_lab.tasks.adapters import task_from_function
 from sdpo_lab.trainer import SDPOTrainer
 from tests.core.conftest import tiny, tiny_original  # noqa: F401  a random model
@@ -152,7 +153,7 @@ def test_an_id_that_no_file_can_hold_is_refused_at_once():
 @given(PIECES)
 def test_a_model_s_name_opens_no_file_of_another_kind(name):
     """A name is a shipped model, a folder with a config.json, or a Hub id; nothing else is opened, and the sentence is safe to print."""
-    from sdpo_lab.models import find_source
+    from sdpo_lab.models.loading import find_source
 
     if (
         "/" in name

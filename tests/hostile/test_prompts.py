@@ -11,15 +11,15 @@ import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
-from sdpo_lab.chat import encode_chat, encode_plain
-from sdpo_lab.config import PRESETS, SDPOConfig
-from sdpo_lab.reprompt import encode_teacher, fill, remove_thinking, reprompt, teacher_messages
-from sdpo_lab.rollouts import Rollout
-from sdpo_lab.tasks.base import Problem
 from tokenizers import AddedToken, Tokenizer, models, normalizers
 from transformers import PreTrainedTokenizerFast
 
 import sdpo_lab as lab
+from sdpo_lab.core.chat import encode_chat, encode_plain
+from sdpo_lab.core.config import PRESETS, SDPOConfig
+from sdpo_lab.core.reprompt import encode_teacher, fill, remove_thinking, reprompt, teacher_messages
+from sdpo_lab.core.rollouts import Rollout
+from sdpo_lab.core.task import Problem
 from tests.core.conftest import tiny_original  # noqa: F401  a random model
 from tests.hostile.texts import CORPUS, LONG, TEXTS, many, whole
 

@@ -10,12 +10,12 @@ import warnings
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from sdpo_lab.config import SDPOConfig
-from sdpo_lab.rollouts import Rollout
-from sdpo_lab.tasks.base import Problem
-from sdpo_lab.views.progress import ProgressLine
 
 import sdpo_lab as lab
+from sdpo_lab.core.config import SDPOConfig
+from sdpo_lab.core.rollouts import Rollout
+from sdpo_lab.core.task import Problem
+from sdpo_lab.live.progress import ProgressLine
 from sdpo_lab.tasks.adapters import JudgeError, task_from_function
 from sdpo_lab.views import (
     Bars,

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from sdpo_lab.tasks.readings import is_test
 
-from sdpo_lab.models import model_folders
+from sdpo_lab.models.loading import model_folders
+from sdpo_lab.tasks.conventions import is_test
 from sdpo_lab.tasks.toolcall.judge import find_errors
 from sdpo_lab.tasks.toolcall.world import BY_NAME, HELD_OUT_TOOLS, is_held_out
 from small_models import held_out, wordings

@@ -6,9 +6,9 @@ import warnings
 
 import pytest
 import torch
-from sdpo_lab.tasks.base import Problem, Task, Verdict, draw_problems, judge_all
 
 import sdpo_lab as lab
+from sdpo_lab.core.task import Problem, Task, Verdict, draw_problems, judge_all
 from sdpo_lab.tasks.adapters import Guard, JudgeError, checksum, task_from_function
 from tests.core.conftest import tiny, tiny_original  # noqa: F401 (fixtures)
 

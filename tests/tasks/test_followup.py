@@ -7,9 +7,9 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sdpo_lab.tasks.readings import combinations
 
 from sdpo_lab.tasks import followup, load_task
+from sdpo_lab.tasks.conventions import combinations
 from sdpo_lab.tasks.followup import KINDS, QUESTIONS, TONES, UNRELATED, FollowUp, write_answer
 
 

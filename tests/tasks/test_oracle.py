@@ -13,9 +13,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sdpo_lab.tasks.base import Problem
 
 import sdpo_lab as lab
+from sdpo_lab.core.task import Problem
 from sdpo_lab.tasks.toolcall import ToolCall
 from sdpo_lab.tasks.toolcall.bits import bits, expected_bits
 from sdpo_lab.tasks.toolcall.oracle import (

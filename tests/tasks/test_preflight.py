@@ -7,9 +7,9 @@ import math
 
 import pytest
 import torch
-from sdpo_lab.tasks.preflight import Share, advise, preflight
 
 import sdpo_lab as lab
+from sdpo_lab.analysis.preflight import Share, advise, preflight
 from tests.core.conftest import on_one_thread, tiny, tiny_original  # noqa: F401
 from tests.core.test_trainer import SMALL, Vowels
 

@@ -8,8 +8,8 @@ import sys
 import warnings
 
 import pytest
-from sdpo_lab.tasks.base import Problem, Task, Verdict, draw_problems
 
+from sdpo_lab.core.task import Problem, Task, Verdict, draw_problems
 from sdpo_lab.tasks import reasoning_gym as rg
 from tests.core.conftest import tiny, tiny_original  # noqa: F401 (fixtures)
 

@@ -8,10 +8,10 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sdpo_lab.tasks.base import Problem, judge_all
-from sdpo_lab.tasks.readings import combinations
 
+from sdpo_lab.core.task import Problem, judge_all
 from sdpo_lab.tasks import load_task
+from sdpo_lab.tasks.conventions import combinations
 from sdpo_lab.tasks.sandbox import Program, Raised, Returned, isolation
 from sdpo_lab.tasks.tinycode import TinyCode, canonical, judge
 from sdpo_lab.tasks.tinycode.world import KINDS, QUESTIONS, write_code

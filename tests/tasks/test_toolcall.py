@@ -9,8 +9,8 @@ import time
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sdpo_lab.tasks.base import Problem, as_verdict, judge_all
 
+from sdpo_lab.core.task import Problem, as_verdict, judge_all
 from sdpo_lab.tasks import Task, Verdict, list_tasks, load_task
 from sdpo_lab.tasks.toolcall import FEEDBACK, ToolCall
 from sdpo_lab.tasks.toolcall.judge import find_errors, parse_calls

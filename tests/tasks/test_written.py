@@ -1,9 +1,9 @@
 """Which tokens of an attempt are names, and what is true of them."""
 
 import pytest
-from sdpo_lab.tasks.toolcall.written import written_names
 
 import sdpo_lab as lab
+from sdpo_lab.analysis.written import written_names
 from tests.core.conftest import on_one_thread, tiny, tiny_original  # noqa: F401
 
 TASK = lab.load_task("toolcall", seed=100)

@@ -10,12 +10,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from sdpo_lab.config import SDPOConfig
-from sdpo_lab.errors import unknown_names
-from sdpo_lab.records import History, StepRecord
-from sdpo_lab.rollouts import Rollout
-from sdpo_lab.tasks.base import Problem
 
+from sdpo_lab.core.checks import unknown_names
+from sdpo_lab.core.config import SDPOConfig
+from sdpo_lab.core.records import History, StepRecord
+from sdpo_lab.core.rollouts import Rollout
+from sdpo_lab.core.task import Problem
 from sdpo_lab.trainer import SDPOTrainer
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 
 import pytest
-from sdpo_lab.config import SDPOConfig
-from sdpo_lab.pictures import picture
-from sdpo_lab.tasks.base import Problem
-from sdpo_lab.views.asides import credit_of
 
 import sdpo_lab as lab
+from sdpo_lab.analysis.pictures import picture
+from sdpo_lab.core.config import SDPOConfig
+from sdpo_lab.core.task import Problem
+from sdpo_lab.live.measurements import credit_of
 from sdpo_lab.tasks.adapters import task_from_function
 from sdpo_lab.views import (
     Bars,

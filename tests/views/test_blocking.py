@@ -7,7 +7,8 @@ import time
 import nbformat
 import pytest
 
-from sdpo_lab.views import Dashboard, progress
+from sdpo_lab.live import progress
+from sdpo_lab.views import Dashboard
 from tests.browser.kernels import environment
 
 WAIT = """

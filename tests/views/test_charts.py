@@ -2,9 +2,9 @@ import math
 import re
 
 import pytest
-from sdpo_lab.records import History, StepRecord
 
 from sdpo_lab import views
+from sdpo_lab.core.records import History, StepRecord
 
 
 def history(values):

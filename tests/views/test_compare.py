@@ -4,10 +4,12 @@ import json
 import math
 
 import pytest
-from sdpo_lab.config import SDPOConfig
-from sdpo_lab.records import History, RunRecord, StepRecord, to_json, write_records
 
 from sdpo_lab import views
+from sdpo_lab.core.config import SDPOConfig
+from sdpo_lab.core.records import History, StepRecord
+from sdpo_lab.runs.json import to_json
+from sdpo_lab.runs.recorded import RunRecord, write_records
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
 

@@ -7,10 +7,10 @@ import math
 import xml.dom.minidom
 
 import pytest
-from sdpo_lab.config import SDPOConfig
-from sdpo_lab.records import History
-from sdpo_lab.views.worries import worries
 
+from sdpo_lab.core.config import SDPOConfig
+from sdpo_lab.core.records import History
+from sdpo_lab.live.diagnostics import worries
 from sdpo_lab.views import Dashboard, curve
 from sdpo_lab.views.curves import thin
 from sdpo_lab.views.dashboard import MOST_ATTEMPTS, MOST_CHARACTERS, MOST_POINTS, clean, spans

@@ -6,11 +6,11 @@ import random
 from dataclasses import replace
 
 import pytest
-from sdpo_lab.reprompt import reprompt
-from sdpo_lab.rollouts import Rollout
-from sdpo_lab.tasks.base import Problem, Verdict
 
 import sdpo_lab as lab
+from sdpo_lab.core.reprompt import reprompt
+from sdpo_lab.core.rollouts import Rollout
+from sdpo_lab.core.task import Problem, Verdict
 from sdpo_lab.views.groups import group_view, in_words
 from tests.core.conftest import on_one_thread, tiny, tiny_original  # noqa: F401
 from tests.views.test_tokens import HOSTILE, Reader

@@ -10,9 +10,9 @@ import traceback
 
 import pytest
 import torch
-from sdpo_lab.views.asides import STUDENT, TEACHER, credit_of, measure
 
 import sdpo_lab as lab
+from sdpo_lab.live.measurements import STUDENT, TEACHER, credit_of, measure
 from sdpo_lab.views import LiveRun
 from tests.core.conftest import tiny, tiny_original  # noqa: F401  a random model
 
@@ -323,7 +323,7 @@ def test_a_run_that_is_stopped_at_rest_saves_its_end_too(tiny, tmp_path):  # noq
 
 
 def test_what_is_said_to_be_saved_is(tiny, tmp_path, monkeypatch):  # noqa: F811
-    from sdpo_lab import checkpoints
+    from sdpo_lab.runs import checkpoints
 
     run = LiveRun(build(tiny), 50, folder=tmp_path / "run")
     taken(tiny, run, 1)

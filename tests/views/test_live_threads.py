@@ -10,8 +10,8 @@ import weakref
 
 import pytest
 import torch
-from sdpo_lab.views.progress import ProgressLine, describe, duration
 
+from sdpo_lab.live.progress import ProgressLine, describe, duration
 from sdpo_lab.views import LiveRun
 
 

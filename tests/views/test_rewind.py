@@ -7,9 +7,9 @@ import json
 from html.parser import HTMLParser
 
 import pytest
-from sdpo_lab.timeline import Timeline
 
 import sdpo_lab as lab
+from sdpo_lab.analysis.timeline import Timeline
 from sdpo_lab.views import Rewind
 from tests.core.conftest import tiny, tiny_original  # noqa: F401
 from tests.core.test_trainer import SMALL, Vowels

@@ -11,9 +11,9 @@ from html.parser import HTMLParser
 
 import pytest
 import torch
-from sdpo_lab.tasks.base import Problem
 
 import sdpo_lab as lab
+from sdpo_lab.core.task import Problem
 from sdpo_lab.views.tokens import (
     SHARE,
     STEPS,

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 
 import pytest
-from sdpo_lab.config import SDPOConfig
-from sdpo_lab.records import StepRecord
-from sdpo_lab.views.worries import worries
+
+from sdpo_lab.core.config import SDPOConfig
+from sdpo_lab.core.records import StepRecord
+from sdpo_lab.live.diagnostics import worries
 
 CONFIG = SDPOConfig.preset("laptop")
 
