@@ -70,7 +70,7 @@ def test_the_file_needs_torch_and_transformers_alone_and_is_short():
         )
     }
     assert imported - set(sys.stdlib_module_names) <= {"torch", "transformers"}
-    assert runpy.run_path(str(ROOT / "tests" / "test_frame.py"))["logical_lines"](FILE) <= 80
+    assert runpy.run_path(str(ROOT / "tools" / "lines.py"))["logical_lines"](FILE) <= 80
 
 
 def test_solutions_are_folded_and_follow_their_exercise():
