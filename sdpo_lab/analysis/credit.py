@@ -15,7 +15,7 @@ from sdpo_lab.core.chat import encode_chat, encode_plain, render
 from sdpo_lab.core.checks import check_kind, check_model, check_range, check_text, shown
 from sdpo_lab.core.config import SDPOConfig
 from sdpo_lab.core.reprompt import teacher_messages
-from sdpo_lab.core.rollouts import Rollout
+from sdpo_lab.core.rollouts import Rollout, context_length
 from sdpo_lab.core.task import Problem
 from sdpo_lab.core.teachers import Teacher
 
@@ -239,10 +239,7 @@ def score(
     temperature: float,
 ) -> torch.Tensor:
     """Log-probabilities of every token at every position of one completion, (T, V), dropout off. Raises ValueError when the context does not hold both."""
-    prompt, limit = (
-        encode_chat(tokenizer, messages),
-        getattr(scorer.student.config, "max_position_embeddings", None),
-    )
+    prompt, limit = encode_chat(tokenizer, messages), context_length(scorer.student)
     if limit and len(prompt) + len(ids) > limit:
         raise ValueError(
             f"the prompt and the attempt have {len(prompt) + len(ids)} tokens together, the model's context is {limit}; shorten the texts"

@@ -12,7 +12,7 @@ import torch
 
 from sdpo_lab.core.config import SDPOConfig
 from sdpo_lab.core.reprompt import encode_teacher, reprompt
-from sdpo_lab.core.rollouts import group_rollouts, judge_rollouts, rollout
+from sdpo_lab.core.rollouts import context_length, group_rollouts, judge_rollouts, rollout
 from sdpo_lab.core.task import Task, draw_problems, judge_all
 from sdpo_lab.core.teachers import Teacher
 
@@ -131,9 +131,8 @@ def teacher_problems(
     for g in group_rollouts(judge_rollouts(task, rollouts)):
         reprompt(g, c, random.Random(f"evaluate/{seed}/{g[0].problem.id}"))
     for r in rollouts[:n]:
-        encode_teacher(
-            tokenizer, r, c, getattr(teacher.student.config, "max_position_embeddings", None)
-        )  # shortens what is shown where it is too long
+        # shortens what is shown where it is too long
+        encode_teacher(tokenizer, r, c, context_length(teacher.student))
     shown = [
         replace(r.problem, id=f"{r.problem.id}#{r.index}", messages=r.teacher_messages)
         for r in rollouts[:n]

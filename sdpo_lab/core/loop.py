@@ -22,7 +22,14 @@ from sdpo_lab.core.objective import Tokens, backward, chunks
 from sdpo_lab.core.records import History, StepRecord, summary
 from sdpo_lab.core.reprompt import encode_teacher, reprompt
 from sdpo_lab.core.resilience import halved_once, interrupts_wait
-from sdpo_lab.core.rollouts import Rollout, check_rollouts, group_rollouts, judge_rollouts, rollout
+from sdpo_lab.core.rollouts import (
+    Rollout,
+    check_rollouts,
+    context_length,
+    group_rollouts,
+    judge_rollouts,
+    rollout,
+)
 from sdpo_lab.core.scoring import check_scoring, completion_hidden, completion_mask, token_logits
 from sdpo_lab.core.task import Task, draw_problems
 from sdpo_lab.core.teachers import Teacher
@@ -375,7 +382,7 @@ class Loop:
                             self.tokenizer,
                             r,
                             c,
-                            getattr(self.model.config, "max_position_embeddings", None),
+                            context_length(self.model),
                         )
                         for r in rows
                     )

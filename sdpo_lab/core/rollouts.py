@@ -197,7 +197,7 @@ def sample(
         torch.tensor(sorted(end_ids(model, tokenizer)), device=model.device),
         len(keys[0]),
     )
-    limit = getattr(model.config, "max_position_embeddings", None)
+    limit = context_length(model)
     longest = max(map(len, prompts))
     if limit and longest >= limit:
         raise ValueError(
@@ -324,6 +324,11 @@ class Growing(DynamicLayer):
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
         self.stores = tuple(x[indices] for x in self.stores)
+
+
+def context_length(model: Any) -> int | None:
+    """The number of tokens a model can read at once; None where its config names none."""
+    return getattr(model.config, "max_position_embeddings", None)
 
 
 def pad_left(rows: list[list[int]], device: Any = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
