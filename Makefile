@@ -8,7 +8,7 @@ NBVAL := --nbval-lax --nbval-cell-timeout=240
 # Older kernels, each an environment that holds only what differs: a kernel without subshells, and Colab's versions
 KERNELS := $(VENV)/kernels
 ON_COLAB = JUPYTER_PATH="$(CURDIR)/$(KERNELS)/colab/share/jupyter" $(BIN)/python -m pytest $(NBVAL) --nbval-kernel-name=colab
-VIEWS_ON_COLAB = $(KERNELS)/colab/bin/python -m pytest -m "not slow" tests/views
+VIEWS_ON_COLAB = $(KERNELS)/colab/bin/python -m pytest -m "not slow" tests/live tests/views
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PIP_ROOT_USER_ACTION = ignore

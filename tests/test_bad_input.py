@@ -29,10 +29,7 @@ from sdpo_lab.tasks import adapters
 from sdpo_lab.tasks.adapters import Guard, JudgeError, task_from_function
 from sdpo_lab.tasks.sandbox import Program, Sandbox
 from sdpo_lab.trainer import SDPOTrainer
-from tests.core.conftest import tiny, tiny_original  # noqa: F401  a random model
-from tests.views.conftest import FakeTrainer
-
-pytestmark = pytest.mark.usefixtures("one_thread")
+from tests.shared.fake_trainer import FakeTrainer
 
 NAN, INF, HUGE = math.nan, math.inf, 10**400
 #: What says what would be right: "must be one of", "from 1 to 9", "give", "it has", "there are".
@@ -702,7 +699,7 @@ def test_every_public_name_has_a_row():
 
 
 @pytest.fixture(scope="module")
-def one(tiny_original, tmp_path_factory):  # noqa: F811
+def one(tiny_original, tmp_path_factory):
     """What calls are made with; nothing here trains."""
     import copy
 
@@ -825,7 +822,7 @@ def test_autosave(one):
         ({3: [("learning_rate", 1)]}, r"changes\[3\] must be a dictionary"),
     ],
 )
-def test_changes(changes, words, tiny):  # noqa: F811
+def test_changes(changes, words, tiny):
     """Before the first step, not when their own comes."""
     trainer = SDPOTrainer(*tiny, Sums(), small())
     with pytest.raises((TypeError, ValueError), match=words):
@@ -833,7 +830,7 @@ def test_changes(changes, words, tiny):  # noqa: F811
     assert len(trainer.history) == 0 and not trainer.history.changes and trainer.config == small()
 
 
-def test_changes_that_come_too_late_and_those_of_a_whole_history(tiny):  # noqa: F811
+def test_changes_that_come_too_late_and_those_of_a_whole_history(tiny):
     import copy
 
     model, tokenizer = tiny
@@ -1250,7 +1247,7 @@ def test_attempts(field, bad, words, one):
     )
 
 
-def test_a_step_on_attempts_that_are_right(tiny):  # noqa: F811
+def test_a_step_on_attempts_that_are_right(tiny):
     attempts = [
         Rollout(QUESTION, i, "ab", [5, 399], reward=1_000_000 * i, feedback="" if i else "no")
         for i in range(2)
@@ -1285,7 +1282,7 @@ def test_programs(bad, value):
         box.run([Program(**{"code": "", "function": "f", "inputs": ((1,),), **bad})])
 
 
-def test_the_tokenizer_of_another_model_is_refused(tiny):  # noqa: F811
+def test_the_tokenizer_of_another_model_is_refused(tiny):
     """Found before anything is computed, where it was an IndexError of torch."""
     import copy
 
@@ -1320,7 +1317,7 @@ def test_the_tokenizer_of_another_model_is_refused(tiny):  # noqa: F811
     assert lab.rollout(model, longer, [QUESTION], 1, max_completion_length=2)
 
 
-def test_a_model_without_weights_or_with_damaged_ones_is_named(tiny):  # noqa: F811
+def test_a_model_without_weights_or_with_damaged_ones_is_named(tiny):
     import copy
 
     model, tokenizer = tiny
@@ -1342,7 +1339,7 @@ def test_a_model_without_weights_or_with_damaged_ones_is_named(tiny):  # noqa: F
     assert SDPOTrainer(model, tokenizer, Sums(), small())
 
 
-def test_attempts_that_never_end_groups_of_one_and_equal_rewards(tiny):  # noqa: F811
+def test_attempts_that_never_end_groups_of_one_and_equal_rewards(tiny):
     """All of them train or are counted as skipped; none is an error."""
     model, tokenizer = tiny
     model.generation_config.eos_token_id = tokenizer.eos_token_id = (
@@ -1411,7 +1408,7 @@ def changed(tokenizer, **attributes):
     return tokenizer
 
 
-def test_tokenizers_without_template_end_or_padding(tiny):  # noqa: F811
+def test_tokenizers_without_template_end_or_padding(tiny):
     model, tokenizer = tiny
     bare = changed(tokenizer, chat_template=None)
     for call in (

@@ -16,7 +16,7 @@ from tests.browser.kernels import KERNELS, environment, need
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 
-FAKE = "from tests.views.conftest import FakeTrainer\nfrom sdpo_lab.views import Dashboard\n"
+FAKE = "from tests.shared.fake_trainer import FakeTrainer\nfrom sdpo_lab.views import Dashboard\n"
 FAILING = (
     FAKE
     + """
@@ -58,7 +58,7 @@ dash
 REAL = """
 import sdpo_lab as lab, torch
 from sdpo_lab.timeline import Timeline
-from tests.views.test_live_measured import Letters
+from tests.shared.tasks import Letters
 from sdpo_lab.views import Dashboard
 torch.set_num_threads(1)
 model, tokenizer = lab.load_model()

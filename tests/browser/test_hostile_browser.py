@@ -11,9 +11,8 @@ import sdpo_lab as lab
 from sdpo_lab.core.rollouts import Rollout
 from sdpo_lab.core.task import Problem
 from sdpo_lab.views import Bars, Chart, Line, compare, curve, group_view, token_view
-from tests.core.conftest import tiny_original  # noqa: F401
 from tests.hostile.texts import CORPUS
-from tests.views.conftest import FakeTrainer
+from tests.shared.fake_trainer import FakeTrainer
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 
@@ -38,7 +37,7 @@ def test_every_kind_of_text_is_tried_and_each_is_looked_for():
     )
 
 
-def outputs(tiny_original, text: str) -> dict[str, str]:  # noqa: F811
+def outputs(tiny_original, text: str) -> dict[str, str]:
     """The HTML of every static view, with the text wherever one can stand."""
     problem = Problem("p", [{"role": "user", "content": text}])
     scored = lab.credit(
@@ -121,7 +120,7 @@ def test_the_browser_would_notice(visit):
     assert page.evaluate("window.hacked") == 1 and asked
 
 
-def test_static_views(visit, tiny_original):  # noqa: F811
+def test_static_views(visit, tiny_original):
     for n, name, text in [
         (n, *pair)
         for n, nasty in enumerate(NASTY)
@@ -149,7 +148,7 @@ def test_static_views(visit, tiny_original):  # noqa: F811
         ), name
 
 
-def test_a_converted_notebook(visit, tiny_original, tmp_path):  # noqa: F811
+def test_a_converted_notebook(visit, tiny_original, tmp_path):
     """What nbconvert makes of it asks for no more than what it makes of plain words."""
     plain = visit(exported(outputs(tiny_original, "plain words, " * 40), tmp_path), "plain")
     both = {

@@ -21,7 +21,6 @@ from sdpo_lab.views.groups import group_view
 from sdpo_lab.views.page import source
 from sdpo_lab.views.tokens import document, token_view, visible
 from tests.browser.jupyterlab import Notebook, server, write
-from tests.core.conftest import tiny_original  # noqa: F401
 from tests.views.test_tokens import HOSTILE
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
@@ -48,7 +47,7 @@ QUANTITIES = [
 ]
 
 
-def scored(tiny_original, text, seed=0, feedback=FEEDBACK):  # noqa: F811
+def scored(tiny_original, text, seed=0, feedback=FEEDBACK):
     """A credit with differences as a trained model has them: most tokens untouched, some moved by nats; and with an oracle."""
     model, tokenizer = tiny_original
     c = lab.credit(model, tokenizer, PROBLEM, text, feedback=feedback)
@@ -67,7 +66,7 @@ def scored(tiny_original, text, seed=0, feedback=FEEDBACK):  # noqa: F811
 
 
 @pytest.fixture(scope="module")
-def view(tiny_original):  # noqa: F811
+def view(tiny_original):
     return token_view(
         [scored(tiny_original, text, n) for n, text in enumerate(TEXTS)],
         titles=["Attempt 0", "Attempt 1"],
@@ -75,7 +74,7 @@ def view(tiny_original):  # noqa: F811
 
 
 @pytest.fixture
-def open_page(browser, shots, tmp_path, request):  # noqa: F811
+def open_page(browser, shots, tmp_path, request):
     """open_page(html, width, dark): a page from a file in a browser without network; what it asks of the network or throws fails the test."""
     contexts, wrong, pages = [], [], []
 
@@ -298,7 +297,7 @@ def test_the_prompts_unfold(view, open_page):
     assert right["x"] == left["x"] and right["y"] > left["y"], "one below the other"
 
 
-def test_a_hostile_text_is_shown_and_does_nothing(tiny_original, open_page):  # noqa: F811
+def test_a_hostile_text_is_shown_and_does_nothing(tiny_original, open_page):
     page = open_page(
         token_view(scored(tiny_original, HOSTILE, feedback=HOSTILE), titles=HOSTILE).page()
     )
@@ -335,7 +334,7 @@ def test_a_hostile_text_is_shown_and_does_nothing(tiny_original, open_page):  # 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [320, 800, 1600])
-def test_themes_widths_and_access(view, open_page, shots, root, width, dark):  # noqa: F811
+def test_themes_widths_and_access(view, open_page, shots, root, width, dark):
     page = open_page(view.page(), width, dark)
     shown = Shown(page)
     page.add_script_tag(content=axe())
@@ -379,7 +378,7 @@ def test_text_can_be_read_on_every_colour(view, open_page, dark):
             assert contrast(ink, colour) >= 4.5 and colour != paper, (quantity, sign)
 
 
-def test_several_views_and_the_same_one_twice(view, tiny_original, open_page):  # noqa: F811
+def test_several_views_and_the_same_one_twice(view, tiny_original, open_page):
     other = token_view(scored(tiny_original, "no rain", 5), color_by="divergence")
     once = view._repr_html_()
     page = open_page(
@@ -403,7 +402,7 @@ def test_several_views_and_the_same_one_twice(view, tiny_original, open_page):  
     )
 
 
-def test_without_scripts_there_is_the_coloured_text(view, browser, tmp_path, shots):  # noqa: F811
+def test_without_scripts_there_is_the_coloured_text(view, browser, tmp_path, shots):
     path = view.save(tmp_path / "view.html")
     for dark in (False, True):
         context = browser.new_context(
@@ -419,7 +418,7 @@ def test_without_scripts_there_is_the_coloured_text(view, browser, tmp_path, sho
         context.close()
 
 
-def test_update_select_and_destroy(view, tiny_original, open_page, root):  # noqa: F811
+def test_update_select_and_destroy(view, tiny_original, open_page, root):
     script, style = source("dom.js", "token_view.js"), source("token_view.css")
     page = open_page(
         f"<!DOCTYPE html><meta charset=utf-8><style>{style}</style><div id=here></div><script>{script}</script>"
@@ -461,7 +460,7 @@ def test_update_select_and_destroy(view, tiny_original, open_page, root):  # noq
     ) == ["sdpoTokenView"]
 
 
-def test_a_long_attempt_is_drawn_at_once(tiny_original, open_page, root):  # noqa: F811
+def test_a_long_attempt_is_drawn_at_once(tiny_original, open_page, root):
     model, tokenizer = tiny_original
     ids = torch.randint(10, 400, (512,), generator=torch.Generator().manual_seed(0)).tolist()
     short = lab.credit(model, tokenizer, PROBLEM, ids[:400], feedback=FEEDBACK)
@@ -486,7 +485,7 @@ def test_a_long_attempt_is_drawn_at_once(tiny_original, open_page, root):  # noq
     assert page.locator(".token").count() == 512 and sorted(times)[2] <= 300, times
 
 
-def test_the_group_view(tiny_original, open_page, shots):  # noqa: F811
+def test_the_group_view(tiny_original, open_page, shots):
     model, tokenizer = tiny_original
     rollouts = [
         Rollout(PROBLEM, i, text, tokenizer(text, add_special_tokens=False).input_ids)
@@ -535,7 +534,7 @@ def test_the_group_view(tiny_original, open_page, shots):  # noqa: F811
             assert page.evaluate("window.hacked") is None and page.locator("img").count() == 0
 
 
-def test_on_the_default_model(open_page, shots, root):  # noqa: F811
+def test_on_the_default_model(open_page, shots, root):
     """What a reader meets: the attempts of a shipped model at one problem of its task, with the oracle."""
     model, tokenizer = lab.load_model()
     task = lab.load_task("toolcall", seed=100)
@@ -616,7 +615,7 @@ def notebook(folder: Path, view, name: str = "stored.ipynb") -> Path:
 
 
 @pytest.mark.parametrize("template", ["lab", "classic"])
-def test_a_converted_notebook_works_without_a_kernel(view, browser, tmp_path, shots, template):  # noqa: F811
+def test_a_converted_notebook_works_without_a_kernel(view, browser, tmp_path, shots, template):
     nbconvert = pytest.importorskip("nbconvert")
     text, _ = nbconvert.HTMLExporter(template_name=template).from_filename(
         str(notebook(tmp_path, view))
@@ -651,7 +650,7 @@ def jupyter(tmp_path_factory, root):
         yield folder, address
 
 
-def test_in_jupyterlab(view, jupyter, browser, shots, root):  # noqa: F811
+def test_in_jupyterlab(view, jupyter, browser, shots, root):
     folder, address = jupyter
     (folder / "view.json").write_text(json.dumps(view.data))
     cells = write(
@@ -705,7 +704,7 @@ def test_in_jupyterlab(view, jupyter, browser, shots, root):  # noqa: F811
     assert not errors
 
 
-def test_an_untrusted_notebook_has_the_coloured_text(view, jupyter, browser, shots):  # noqa: F811
+def test_an_untrusted_notebook_has_the_coloured_text(view, jupyter, browser, shots):
     folder, address = jupyter
     notebook(folder, view)
     page = browser.new_page(viewport={"width": 1200, "height": 800})

@@ -17,7 +17,9 @@ from tests.conftest import ROOT
 
 pytestmark = [pytest.mark.notebook, pytest.mark.timeout(300)]
 
-IMPORTS = "from tests.views.conftest import FakeTrainer\nfrom sdpo_lab.views import Dashboard\n"
+IMPORTS = (
+    "from tests.shared.fake_trainer import FakeTrainer\nfrom sdpo_lab.views import Dashboard\n"
+)
 VERSIONS = "from importlib.metadata import version\nprint({name: version(name) for name in %s})"
 
 

@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.skipif(not shutil.which("make"), reason="no make here")
-VIEWS = '.venv/kernels/colab/bin/python -m pytest -m "not slow" tests/views'
+VIEWS = '.venv/kernels/colab/bin/python -m pytest -m "not slow" tests/live tests/views'
 NBVAL = "--nbval-lax --nbval-cell-timeout=240 --nbval-kernel-name=colab "
 TWO = "notebooks/00_quickstart.ipynb notebooks/05_live_training.ipynb"
 

@@ -13,6 +13,7 @@ from sdpo_lab.core.scoring import (
     decoder,
     share,
 )
+from tests.shared.architectures import FAMILIES, random_model
 
 
 def test_padding_and_company_change_nothing(tiny):
@@ -26,50 +27,6 @@ def test_padding_and_company_change_nothing(tiny):
             0, len(prompts[i]) - 1 : -1
         ]
         assert torch.allclose(alone, plain, atol=1e-5)
-
-
-FAMILIES = {
-    "llama": dict(num_key_value_heads=1),
-    "mistral": dict(num_key_value_heads=1, sliding_window=4),
-    "gemma2": dict(num_key_value_heads=1, head_dim=16),
-    "granite": dict(num_key_value_heads=2, logits_scaling=3.0),
-    "cohere": dict(num_key_value_heads=2, logit_scale=0.3),
-    "gpt_neox": {},
-    "gpt2": dict(n_embd=32, n_layer=2, n_head=2, n_positions=64),
-    "opt": dict(ffn_dim=64, word_embed_proj_dim=32),
-    "qwen3_moe": dict(
-        num_key_value_heads=2,
-        num_experts=4,
-        num_experts_per_tok=2,
-        moe_intermediate_size=32,
-        head_dim=16,
-    ),
-}
-
-
-def random_model(family):
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    torch.manual_seed(0)
-    sizes = (
-        {}
-        if family == "gpt2"
-        else dict(
-            hidden_size=32, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=64
-        )
-    )
-    if family not in ("gpt2", "opt"):
-        sizes["intermediate_size"] = 64
-    config = AutoConfig.for_model(
-        family,
-        vocab_size=50,
-        pad_token_id=0,
-        bos_token_id=1,
-        eos_token_id=2,
-        **sizes,
-        **FAMILIES[family],
-    )
-    return AutoModelForCausalLM.from_config(config).eval()
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -122,7 +122,7 @@ class Reference:
 
 
 @pytest.fixture(scope="module")
-def reference(tiny_original, one_thread):
+def reference(tiny_original):
     return Reference(*tiny_original)
 
 

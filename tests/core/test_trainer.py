@@ -8,25 +8,7 @@ import sdpo_lab as lab
 from sdpo_lab.core import losses
 from sdpo_lab.core.chat import encode_chat
 from sdpo_lab.core.scoring import completion_logits
-from sdpo_lab.tasks import Problem
-
-SMALL = dict(
-    generation_batch_size=8, num_generations=4, max_completion_length=12, learning_rate=1e-2
-)
-
-
-class Vowels:
-    """Rewards an even number of vowels; the feedback counts them. A task by protocol alone."""
-
-    def problems(self, n, split="train", seed=0):
-        return [
-            Problem(f"{split}-{seed}-{i}", [{"role": "user", "content": f"write {i}"}])
-            for i in range(n)
-        ]
-
-    def judge(self, problem, completion):
-        count = sum(completion.count(v) for v in "aeiou")
-        return (1.0, "") if count % 2 == 0 else (0.0, f"{count} vowels")
+from tests.shared.tasks import SMALL, Vowels
 
 
 @pytest.fixture

@@ -5,8 +5,6 @@ import subprocess
 
 import pytest
 
-from tests.core.conftest import on_one_thread, tiny, tiny_original  # noqa: F401
-
 
 @pytest.fixture(autouse=True)
 def interruptible():

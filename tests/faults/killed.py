@@ -23,10 +23,8 @@ import sdpo_lab as lab
 from sdpo_lab.models.loading import add_adapter, lora_config
 from sdpo_lab.runs.folder import RunFolder
 from small_models.make import new_model
-from tests.core.conftest import TINY
-from tests.core.test_trainer import SMALL, Vowels
-
-TOKENIZER = Path(__file__).parent.parent / "core" / "tiny"
+from tests.shared.models import TINY, TOKENIZER
+from tests.shared.tasks import SMALL, Vowels
 
 
 def begin(lora: int) -> lab.SDPOTrainer:

@@ -19,8 +19,8 @@ from sdpo_lab.core.resilience import halved_once, interrupts_wait
 from sdpo_lab.runs import checkpoints
 from sdpo_lab.runs import folder as run_folder
 from sdpo_lab.runs.folder import RunFolder
-from tests.core.test_checkpoints import same, trainer
-from tests.core.test_trainer import Vowels
+from tests.shared.runs import same, trainer
+from tests.shared.tasks import Vowels
 
 
 def interrupting(function, when=1):

@@ -15,8 +15,8 @@ from sdpo_lab.runs import checkpoints
 from sdpo_lab.runs import files as run_files
 from sdpo_lab.runs.files import checksum, entry
 from sdpo_lab.tasks import Problem
-from tests.core.test_checkpoints import same, trainer
-from tests.core.test_trainer import Vowels
+from tests.shared.runs import same, trainer
+from tests.shared.tasks import Vowels
 
 
 @pytest.fixture

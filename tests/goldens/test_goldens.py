@@ -15,11 +15,6 @@ SAME_MACHINE = GOLDENS["machine"] == make.machine()
 DRAWN = ("worlds", "ids", "draws", "verdicts")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def on_one_thread(one_thread):
-    """A sum is cut in the same way."""
-
-
 def differences(found, golden, where: str = "") -> list[str]:
     """Where two parts differ, with both values."""
     if isinstance(golden, dict) and isinstance(found, dict):

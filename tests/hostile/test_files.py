@@ -20,10 +20,7 @@ from sdpo_lab.runs import checkpoints
 from sdpo_lab.runs.recorded import RunRecord, read_records, write_records
 from sdpo_lab.tasks.adapters import task_from_function
 from sdpo_lab.trainer import SDPOTrainer
-from tests.core.conftest import tiny, tiny_original  # noqa: F401  a random model
 from tests.hostile.texts import CORPUS, PIECES, TEXTS, many
-
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 to_json, from_json = (
     getattr(records, name, None) or getattr(checkpoints, name) for name in ("to_json", "from_json")
@@ -97,7 +94,7 @@ def tree(folder: Path) -> set[str]:
     return {str(p.relative_to(folder)) for p in folder.rglob("*")}
 
 
-def test_a_run_of_hostile_texts_is_saved_and_gone_on_with(tiny, tmp_path, monkeypatch):  # noqa: F811
+def test_a_run_of_hostile_texts_is_saved_and_gone_on_with(tiny, tmp_path, monkeypatch):
     """As ids, prompts, attempts, feedback, data and the task's name: the history comes back equal, and no file has a name of theirs."""
     monkeypatch.chdir(tmp_path)
     rows = [
@@ -187,7 +184,7 @@ def test_a_model_s_name_opens_no_file_of_another_kind(name):
     ],
 )
 def test_opening_a_checkpoint_runs_no_code_whatever_is_answered(
-    tiny,  # noqa: F811
+    tiny,
     tmp_path,
     monkeypatch,
     file,

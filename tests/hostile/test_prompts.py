@@ -20,10 +20,7 @@ from sdpo_lab.core.config import PRESETS, SDPOConfig
 from sdpo_lab.core.reprompt import encode_teacher, fill, remove_thinking, reprompt, teacher_messages
 from sdpo_lab.core.rollouts import Rollout
 from sdpo_lab.core.task import Problem
-from tests.core.conftest import tiny_original  # noqa: F401  a random model
 from tests.hostile.texts import CORPUS, LONG, TEXTS, many, whole
-
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 LAPTOP = SDPOConfig.preset("laptop")
 CHATML = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -50,7 +47,7 @@ FAMILIES = {  # special tokens, others that are added but are text, the template
 
 
 @pytest.fixture(scope="module")
-def families(tiny_original):  # noqa: F811
+def families(tiny_original):
     """Tokenizers with the special tokens and templates of several families."""
     found = {"ours": tiny_original[1]}
     for name, (special, added, template) in FAMILIES.items():
@@ -204,7 +201,7 @@ def chat_of(*texts: str) -> list[dict[str, str]]:
     ],
 )
 def test_a_template_that_makes_a_special_token_of_texts_is_refused(
-    tiny_original,  # noqa: F811
+    tiny_original,
     template,
     texts,
     token,
@@ -222,7 +219,7 @@ def test_a_template_that_makes_a_special_token_of_texts_is_refused(
         ), "other texts it can write"
 
 
-def test_a_normalizer_makes_no_special_token_of_a_text(tiny_original):  # noqa: F811
+def test_a_normalizer_makes_no_special_token_of_a_text(tiny_original):
     normal = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
     tokenizer = odd_tokenizer(tiny_original[1], normalized=["<|evil|>"], normalizer=normal)
     for text in ("＜|evil|＞", "a <|EVIL|> b", "<|evil|>", "＜|evil|＞<|evil|><|EVil|>"):
@@ -238,7 +235,7 @@ def test_a_normalizer_makes_no_special_token_of_a_text(tiny_original):  # noqa: 
 
 
 def test_a_single_character_that_is_a_special_token_is_refused_and_one_that_is_only_added_is_text(
-    tiny_original,  # noqa: F811
+    tiny_original,
 ):
     tokenizer = odd_tokenizer(tiny_original[1], special=["§", "<s>"])
     for call in (
@@ -258,7 +255,7 @@ def test_a_single_character_that_is_a_special_token_is_refused_and_one_that_is_o
     )
 
 
-def test_a_switch_in_a_text_and_an_unknown_character_are_no_special_tokens(tiny_original):  # noqa: F811
+def test_a_switch_in_a_text_and_an_unknown_character_are_no_special_tokens(tiny_original):
     """What the template writes because a text says so is the template's, and a character that a tokenizer does not know is one all the same."""
     template = "{% for m in messages %}<s>{{ m['content'] }}{% if '/no_think' in m['content'] %}[INST][/INST]{% endif %}{% endfor %}"
     tokenizer = odd_tokenizer(tiny_original[1], template)
@@ -283,7 +280,7 @@ def test_a_switch_in_a_text_and_an_unknown_character_are_no_special_tokens(tiny_
     assert encode_plain(words, "æ") == [0] and encode_chat(words, chat_of("æ")) == [2, 0]
 
 
-def test_a_chat_costs_one_render_and_one_tokenisation(tiny_original, monkeypatch):  # noqa: F811
+def test_a_chat_costs_one_render_and_one_tokenisation(tiny_original, monkeypatch):
     tokenizer, calls = copy.deepcopy(tiny_original[1]), []
     kind = type(tokenizer)
     for name in ("apply_chat_template", "__call__"):
@@ -304,7 +301,7 @@ def test_a_chat_costs_one_render_and_one_tokenisation(tiny_original, monkeypatch
 
 @many(70)
 @given(TEXTS.filter(str.strip), TEXTS, TEXTS, TEXTS)
-def test_what_is_scored_is_finite(tiny_original, question, completion, feedback, solution):  # noqa: F811
+def test_what_is_scored_is_finite(tiny_original, question, completion, feedback, solution):
     model, tokenizer = tiny_original
     problem = Problem("p", [{"role": "user", "content": question}])
     if not completion:
@@ -330,7 +327,7 @@ def test_what_is_scored_is_finite(tiny_original, question, completion, feedback,
 
 @many(80)
 @given(TEXTS, TEXTS.filter(bool), st.integers(30, 200))
-def test_long_texts_give_way_and_the_frame_stays(tiny_original, feedback, piece, most):  # noqa: F811
+def test_long_texts_give_way_and_the_frame_stays(tiny_original, feedback, piece, most):
     _, tokenizer = tiny_original
     config = SDPOConfig.preset("laptop", max_reprompt_len=most, include_own_attempt=True)
     r = Rollout(

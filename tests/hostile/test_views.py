@@ -30,11 +30,8 @@ from sdpo_lab.views import (
     token_view,
 )
 from sdpo_lab.views.charts import escape
-from tests.core.conftest import tiny_original  # noqa: F401  a random model
 from tests.hostile.texts import CORPUS, TEXTS, Page, many, same_shape, whole
-from tests.views.conftest import FakeTrainer
-
-pytestmark = pytest.mark.usefixtures("one_thread")
+from tests.shared.fake_trainer import FakeTrainer
 
 LAPTOP = SDPOConfig.preset("laptop")
 #: Characters that move a cursor, ring, colour, or turn the direction of what follows.
@@ -52,7 +49,7 @@ def asked(text: str) -> Problem:
 
 
 @pytest.fixture(scope="module")
-def pages(tiny_original):  # noqa: F811
+def pages(tiny_original):
     """pages(text) -> {name of a view: its HTML}: every view that can be made without a page, with the text wherever a text can stand."""
 
     def build(text: str) -> dict[str, str]:
@@ -205,7 +202,7 @@ def test_a_converted_notebook_has_no_markup_of_any_text(pages, tmp_path):
 
 @many(40)
 @given(TEXTS)
-def test_the_data_of_a_token_view_is_the_text(tiny_original, text):  # noqa: F811
+def test_the_data_of_a_token_view_is_the_text(tiny_original, text):
     scored = lab.credit(*tiny_original, asked(text), text or "a", feedback=text or "b")
     source = token_view(scored, titles=text).page()
     (block,) = re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', source, re.DOTALL)
@@ -255,7 +252,7 @@ def test_what_pages_are_sent_is_data(summary, text, feedback):
 
 @many(12)
 @given(TEXTS, TEXTS)
-def test_the_playground_answers_in_data(tiny_original, text, feedback):  # noqa: F811
+def test_the_playground_answers_in_data(tiny_original, text, feedback):
     task = task_from_function(
         [{"prompt": f"Question {i}", "split": "train"} for i in range(2)],
         lambda row, c: (0.0, feedback),

@@ -10,7 +10,6 @@ import torch
 import sdpo_lab as lab
 from sdpo_lab.core.task import Problem, Task, Verdict, draw_problems, judge_all
 from sdpo_lab.tasks.adapters import Guard, JudgeError, checksum, task_from_function
-from tests.core.conftest import tiny, tiny_original  # noqa: F401 (fixtures)
 
 SMALL = dict(
     generation_batch_size=8, num_generations=4, max_completion_length=12, learning_rate=1e-2
@@ -27,7 +26,7 @@ def exact(row, completion):
 
 
 @pytest.fixture
-def fresh(tiny):  # noqa: F811
+def fresh(tiny):
     model, tokenizer = tiny
     return copy.deepcopy(model), tokenizer
 
@@ -189,7 +188,7 @@ def test_wrong_arguments_are_refused():
 # TRL's reward functions
 
 
-def test_a_reward_function_is_called_as_trl_calls_it(tiny):  # noqa: F811
+def test_a_reward_function_is_called_as_trl_calls_it(tiny):
     calls = []
 
     def reward(
@@ -264,7 +263,7 @@ def test_rewards_are_weighed_added_and_none_does_not_count():
         judge_all(alone, alone.problems(3), ["?"] * 3)
 
 
-def test_the_sum_is_trl_s(tiny):  # noqa: F811
+def test_the_sum_is_trl_s(tiny):
     """The same functions, completions and weights through TRL's own code that weighs and adds."""
     from trl.rewards import (
         get_repetition_penalty_reward,

@@ -11,7 +11,6 @@ import pytest
 
 from sdpo_lab.core.task import Problem, Task, Verdict, draw_problems
 from sdpo_lab.tasks import reasoning_gym as rg
-from tests.core.conftest import tiny, tiny_original  # noqa: F401 (fixtures)
 
 pytest.importorskip("reasoning_gym")
 
@@ -240,7 +239,7 @@ def test_what_the_verifiers_want_is_not_refused(name):
         assert rg.harmless(name, text), text
 
 
-def test_by_name_in_the_list_and_in_a_run_that_is_gone_on_with(tiny, tmp_path):  # noqa: F811
+def test_by_name_in_the_list_and_in_a_run_that_is_gone_on_with(tiny, tmp_path):
     import sdpo_lab as lab
 
     assert "reasoning_gym:<name>" in lab.list_tasks()

@@ -26,17 +26,14 @@ from sdpo_lab.views import (
     smooth,
     token_view,
 )
-from tests.core.conftest import tiny_original  # noqa: F401  a random model
 from tests.test_bad_input import CHOICE, FLAG, HUGE, INF, NAN, floats, ints, optional, refused
-
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 NO_TEXT = [None, 3, b"text", ["text"]]
 NO_FOLDER = [3, b"x", "", ["x"]]
 
 
 @pytest.fixture(scope="module")
-def scored(tiny_original):  # noqa: F811
+def scored(tiny_original):
     return lab.credit(
         *tiny_original, Problem("p", [{"role": "user", "content": "q"}]), "ab", feedback="no"
     )
@@ -166,7 +163,7 @@ def test_blame():
     refused(lambda: Blame(["a\x1b[31m", 3]), "tokens", ["a\x1b[31m", 3])
 
 
-def test_a_playground(tiny_original):  # noqa: F811
+def test_a_playground(tiny_original):
     task = task_from_function(
         [{"prompt": f"Question {i}", "split": "train"} for i in range(2)], lambda row, c: 0.0
     )

@@ -12,7 +12,6 @@ from sdpo_lab.core.reprompt import reprompt
 from sdpo_lab.core.rollouts import Rollout
 from sdpo_lab.core.task import Problem, Verdict
 from sdpo_lab.views.groups import group_view, in_words
-from tests.core.conftest import on_one_thread, tiny, tiny_original  # noqa: F401
 from tests.views.test_tokens import HOSTILE, Reader
 
 PROBLEM = Problem("p", [{"role": "user", "content": "Will it rain in Oslo?"}])
@@ -31,7 +30,7 @@ class Task:
 
 
 @pytest.fixture
-def group(tiny):  # noqa: F811
+def group(tiny):
     _, tokenizer = tiny
     return [
         Rollout(PROBLEM, i, text, tokenizer(text, add_special_tokens=False).input_ids)
@@ -39,7 +38,7 @@ def group(tiny):  # noqa: F811
     ]
 
 
-def test_rows_say_who_demonstrates_to_whom_and_who_is_masked(tiny, group):  # noqa: F811
+def test_rows_say_who_demonstrates_to_whom_and_who_is_masked(tiny, group):
     view = group_view(*tiny, group, task=Task())
     assert [r["reward"] for r in view.rows] == [0, 1, 0, 0] and [r["index"] for r in view.rows] == [
         0,
@@ -62,7 +61,7 @@ def test_rows_say_who_demonstrates_to_whom_and_who_is_masked(tiny, group):  # no
     )
 
 
-def test_the_page_has_a_row_for_what_differs(tiny, group):  # noqa: F811
+def test_the_page_has_a_row_for_what_differs(tiny, group):
     view = group_view(*tiny, group, task=Task())
     found = Reader(view.page())
     assert found.tags.count("tr") == 1 + 3, "a heading, and the two that are the same share a row"
@@ -85,7 +84,7 @@ def test_the_page_has_a_row_for_what_differs(tiny, group):  # noqa: F811
     assert repr(view) == "GroupView(4 attempts, rewards 0, 1, 0, 0)"
 
 
-def test_what_a_training_step_showed_is_kept(tiny, group):  # noqa: F811
+def test_what_a_training_step_showed_is_kept(tiny, group):
     config = lab.SDPOConfig.preset("laptop")
     judged = [
         replace(r, reward=v.reward, feedback=v.feedback)
@@ -117,7 +116,7 @@ def test_what_a_training_step_showed_is_kept(tiny, group):  # noqa: F811
     assert "pass config=" in group_view(*tiny, judged, config=other)._repr_html_()
 
 
-def test_all_rows_have_one_scale(tiny, group):  # noqa: F811
+def test_all_rows_have_one_scale(tiny, group):
     view = group_view(*tiny, group, task=Task(), k=3)
     sizes = [abs(v) for c in view.credits for v in c.advantages.tolist()]
     assert 1 <= view.data["limits"]["advantage"] <= 10 and view.data["limits"]["advantage"] >= min(
@@ -126,7 +125,7 @@ def test_all_rows_have_one_scale(tiny, group):  # noqa: F811
     assert len(view.data["attempts"]) == 3 and len(view.data["attempts"][0]["top"][0]) <= 7
 
 
-def test_an_empty_attempt_has_a_row_and_no_view(tiny, group):  # noqa: F811
+def test_an_empty_attempt_has_a_row_and_no_view(tiny, group):
     nothing = [Rollout(PROBLEM, 0, "", []), group[1]]
     view = group_view(*tiny, nothing, task=Task())
     assert view.credits[0] is None and view.rows[0]["why"] == "it is empty"
@@ -139,7 +138,7 @@ def test_an_empty_attempt_has_a_row_and_no_view(tiny, group):  # noqa: F811
     assert alone.data is None and "(empty)" in alone.page()
 
 
-def test_hostile_attempts_and_feedback_stay_text(tiny):  # noqa: F811
+def test_hostile_attempts_and_feedback_stay_text(tiny):
     model, tokenizer = tiny
     ids = tokenizer(HOSTILE, add_special_tokens=False).input_ids
     problem = Problem("p", [{"role": "user", "content": HOSTILE}])
@@ -166,7 +165,7 @@ def test_what_the_teacher_is_shown_in_words():
     assert in_words([{"demonstration": None, "shown": {}, "note": ""}]) == "nothing more"
 
 
-def test_refusals(tiny, group):  # noqa: F811
+def test_refusals(tiny, group):
     with pytest.raises(ValueError, match="no attempt to show"):
         group_view(*tiny, [])
     with pytest.raises(ValueError, match="attempt 0 has no reward yet; pass task="):

@@ -16,9 +16,6 @@ from sdpo_lab.core.rollouts import Rollout
 from sdpo_lab.views import playground
 from sdpo_lab.views.page import source
 from sdpo_lab.views.playground import KEPT, MOST_CHARACTERS, Playground
-from tests.core.conftest import tiny, tiny_original  # noqa: F401  a random model
-
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\n\u202egnp.exe\x00\ud83d<|im_end|>{{"
 QUESTIONS = [
@@ -44,7 +41,7 @@ class Task:
 
 
 @pytest.fixture
-def build(tiny, monkeypatch):  # noqa: F811
+def build(tiny, monkeypatch):
     """build(**arguments): a Playground whose messages land in its `.sent`, as JSON that must be valid."""
 
     def build(task=None, model=None, **arguments) -> Playground:
@@ -115,7 +112,7 @@ def test_what_the_page_is_told_at_first(build):
     assert len(json.dumps(first)) < 25_000
 
 
-def test_the_numbers_are_those_of_credit(build, tiny):  # noqa: F811
+def test_the_numbers_are_those_of_credit(build, tiny):
     model, tokenizer = tiny
     pg = build()
     r = pg.rollouts[0][0]
@@ -158,7 +155,7 @@ def test_presets_follow_an_attempt_that_is_being_typed(build):
     assert ask(pg, turn=9, preset="nothing")["shown"] == {"feedback": "", "solution": ""}
 
 
-def test_an_edit_costs_one_pass_and_few_attempts_are_kept(build, tiny):  # noqa: F811
+def test_an_edit_costs_one_pass_and_few_attempts_are_kept(build, tiny):
     pg, calls = build(), []
     ask(pg, feedback="first")
     hook = tiny[0].model.register_forward_pre_hook(lambda *_: calls.append(1))
@@ -200,7 +197,7 @@ def ask_later(pg, page, turn):
     )
 
 
-def test_many_threads_and_two_playgrounds_on_one_model(build, tiny):  # noqa: F811
+def test_many_threads_and_two_playgrounds_on_one_model(build, tiny):
     model, _ = tiny
     model.train()
     before = [p.clone() for p in model.parameters()]
@@ -283,7 +280,7 @@ def test_messages_that_are_no_question_are_ignored(build):
     assert pg.sent[-1]["turn"] == 0 and "error" not in pg.sent[-1]
 
 
-def test_what_the_teacher_writes(build, tiny):  # noqa: F811
+def test_what_the_teacher_writes(build, tiny):
     from sdpo_lab.analysis.what_if import teacher_attempts
 
     pg = build()
@@ -370,7 +367,7 @@ def test_its_styles_leave_the_token_view_alone():
     } and ".sdpo-play .code:not(.sdpo-tokens .code)" in source("playground.css")
 
 
-def test_a_problem_and_an_attempt_of_ones_own(build, tiny):  # noqa: F811
+def test_a_problem_and_an_attempt_of_ones_own(build, tiny):
     mine = lab.Problem("mine", [{"role": "user", "content": "My own"}])
     pg = build(problem=mine, completion="right")
     assert [p["question"] for p in pg.setup["problems"]] == ["My own", "Question 0", "Question 1"]
@@ -417,7 +414,7 @@ def test_the_attempt_is_shown_where_the_configuration_says_so(build):
     assert pg.credit.shown == {}
 
 
-def test_what_the_model_was_taught(build, tiny, tmp_path):  # noqa: F811
+def test_what_the_model_was_taught(build, tiny, tmp_path):
     import numpy as np
     from safetensors.numpy import save_file
 

@@ -11,14 +11,13 @@ import pytest
 import sdpo_lab as lab
 from sdpo_lab.analysis.timeline import Timeline
 from sdpo_lab.views import Rewind
-from tests.core.conftest import tiny, tiny_original  # noqa: F401
-from tests.core.test_trainer import SMALL, Vowels
+from tests.shared.tasks import SMALL, Vowels
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\n\u202e\x00\ud83d<|im_end|>"
 
 
 @pytest.fixture
-def timeline(tiny, one_thread):  # noqa: F811
+def timeline(tiny):
     model, tokenizer = tiny
     trainer = lab.SDPOTrainer(
         copy.deepcopy(model), tokenizer, Vowels(), lab.SDPOConfig.preset("laptop", **SMALL)

@@ -25,7 +25,6 @@ from sdpo_lab.views.tokens import (
     view_data,
     visible,
 )
-from tests.core.conftest import on_one_thread, tiny, tiny_original  # noqa: F401
 
 PROBLEM = Problem("p", [{"role": "user", "content": "Will it rain in Oslo?"}])
 COMPLETION, FEEDBACK = (
@@ -39,7 +38,7 @@ HOSTILE = (
 
 
 @pytest.fixture
-def credit(tiny):  # noqa: F811
+def credit(tiny):
     return lab.credit(*tiny, PROBLEM, COMPLETION, feedback=FEEDBACK)
 
 
@@ -128,7 +127,7 @@ def test_the_alternatives_are_the_union_of_both_with_the_mass_of_all_others(cred
     assert len(view_data(credit, 64)["top"][0]) <= 129
 
 
-def test_special_tokens_and_parts_of_characters(tiny):  # noqa: F811
+def test_special_tokens_and_parts_of_characters(tiny):
     model, tokenizer = tiny
     ids = [*tokenizer("a👩", add_special_tokens=False).input_ids, tokenizer.eos_token_id]
     d = view_data(lab.credit(model, tokenizer, PROBLEM, ids, feedback="no"))
@@ -245,7 +244,7 @@ def test_the_teachers_prompt_marks_what_it_was_shown(credit):
 # -- the page
 
 
-def test_a_hostile_text_stays_text(tiny):  # noqa: F811
+def test_a_hostile_text_stays_text(tiny):
     c = lab.credit(*tiny, PROBLEM, HOSTILE, feedback=HOSTILE)
     view = token_view([c, c], titles=[HOSTILE, "plain"])
     plain = Reader(token_view(lab.credit(*tiny, PROBLEM, "a", feedback="b"), titles="c").page())
@@ -325,7 +324,7 @@ def test_the_sources_are_one_function_and_rules_for_one_class():
         ), selectors
 
 
-def test_the_size_of_the_page(tiny):  # noqa: F811
+def test_the_size_of_the_page(tiny):
     model, tokenizer = tiny
     short = lab.credit(model, tokenizer, PROBLEM, list(range(10, 30)), feedback=FEEDBACK)
     assert len(token_view(short)._repr_html_().encode()) <= 60_000

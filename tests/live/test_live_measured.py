@@ -14,30 +14,10 @@ import torch
 import sdpo_lab as lab
 from sdpo_lab.live.measurements import STUDENT, TEACHER, credit_of, measure
 from sdpo_lab.views import LiveRun
-from tests.core.conftest import tiny, tiny_original  # noqa: F401  a random model
+from tests.shared.tasks import Letters
 
 
-class Letters:
-    """Right is what has an even number of letters e: a random model succeeds often."""
-
-    def problems(self, n, split="train", seed=0):
-        return [
-            lab.Problem(
-                f"{split}/{seed}/{k}",
-                [{"role": "user", "content": f"Write {split} {seed % 100} {k}."}],
-            )
-            for k in range(n)
-        ]
-
-    def judge(self, problem, completion):
-        return (
-            (1.0, "")
-            if completion.count("e") % 2 == 0 and completion
-            else (0.0, f"{completion.count('e')} letters e")
-        )
-
-
-def build(tiny, **fields):  # noqa: F811
+def build(tiny, **fields):
     model, tokenizer = tiny
     config = lab.SDPOConfig.preset(
         "laptop",
@@ -65,7 +45,7 @@ def weights(trainer):
         {"teacher_model_kind": "trust_region", "teacher_update_rate": 0.3},
     ],
 )
-def test_measuring_and_saving_leave_the_run_as_it_is(tiny, tmp_path, one_thread, fields):  # noqa: F811
+def test_measuring_and_saving_leave_the_run_as_it_is(tiny, tmp_path, fields):
     plain, measured = build(tiny, **fields), build(tiny, **fields)
     LiveRun(plain, 5).result(progress=False)
     run = LiveRun(measured, 5, evaluate_every=2, evaluate_n=6, folder=tmp_path / "run")
@@ -98,7 +78,7 @@ def test_measuring_and_saving_leave_the_run_as_it_is(tiny, tmp_path, one_thread,
     }
 
 
-def test_measured_after_every_step_saved_after_every_step(tiny, tmp_path):  # noqa: F811
+def test_measured_after_every_step_saved_after_every_step(tiny, tmp_path):
     """A line of the history is written once: it must hold what was measured after its step."""
     trainer = build(tiny)
     run = LiveRun(trainer, 3, evaluate_every=1, evaluate_n=2, folder=tmp_path / "run")
@@ -110,7 +90,7 @@ def test_measured_after_every_step_saved_after_every_step(tiny, tmp_path):  # no
     ] and trainer.autosaves is not None
 
 
-def test_the_measure_is_that_of_evaluate(tiny, one_thread):  # noqa: F811
+def test_the_measure_is_that_of_evaluate(tiny):
     trainer = build(tiny)
     trainer.train(2, progress=False)
     found = measure(trainer, 16)
@@ -135,7 +115,7 @@ def test_bad_settings(fake, fields, error):
         LiveRun(fake(), 5, **fields)
 
 
-def test_a_folder_that_cannot_be_used_is_an_error_of_the_caller(tiny, tmp_path):  # noqa: F811
+def test_a_folder_that_cannot_be_used_is_an_error_of_the_caller(tiny, tmp_path):
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(ValueError, match="thesis.tex"):
         LiveRun(build(tiny), 5, folder=tmp_path)
@@ -180,7 +160,7 @@ def test_a_watcher_that_raises_ends_the_run_with_its_traceback(fake):
     assert "hole" in [f.name for f in traceback.extract_tb(caught.value.__traceback__)]
 
 
-def test_a_measurement_that_raises_ends_the_run(tiny, tmp_path):  # noqa: F811
+def test_a_measurement_that_raises_ends_the_run(tiny, tmp_path):
     trainer = build(tiny)
     judge = trainer.task.judge
     trainer.task.judge = lambda problem, completion: (
@@ -268,7 +248,7 @@ def test_a_run_at_rest_stays_so_while_an_errand_is_done(fake, until):
     assert len(run.result(progress=False)) == 4 and trainer.most_inside == 1
 
 
-def test_credit_of_an_attempt(tiny):  # noqa: F811
+def test_credit_of_an_attempt(tiny):
     trainer = build(tiny)
     trainer.train(2, progress=False)
     for index, r in enumerate(trainer.history[1].rollouts):
@@ -298,21 +278,21 @@ def test_credit_of_an_attempt(tiny):  # noqa: F811
             credit_of(trainer, step, index)
 
 
-def test_without_a_teacher_the_model_reads_the_feedback(tiny):  # noqa: F811
+def test_without_a_teacher_the_model_reads_the_feedback(tiny):
     trainer = build(tiny, distillation_weight=0.0)
     trainer.train(1, progress=False)
     index, r = next((k, r) for k, r in enumerate(trainer.history[0].rollouts) if r.feedback)
     assert credit_of(trainer, 1, index).shown == {"feedback": r.feedback}
 
 
-def taken(tiny, run, steps):  # noqa: F811
+def taken(tiny, run, steps):
     """Single steps of a run, to a rest."""
     for _ in range(steps):
         run.step()
         assert run.wait(30)
 
 
-def test_a_run_that_is_stopped_at_rest_saves_its_end_too(tiny, tmp_path):  # noqa: F811
+def test_a_run_that_is_stopped_at_rest_saves_its_end_too(tiny, tmp_path):
     run = LiveRun(build(tiny), 50, folder=tmp_path / "run")
     taken(tiny, run, 2)
     run.stop()
@@ -322,7 +302,7 @@ def test_a_run_that_is_stopped_at_rest_saves_its_end_too(tiny, tmp_path):  # noq
     assert len(lab.SDPOTrainer.resume(tmp_path / "run", task=Letters()).history) == 2
 
 
-def test_what_is_said_to_be_saved_is(tiny, tmp_path, monkeypatch):  # noqa: F811
+def test_what_is_said_to_be_saved_is(tiny, tmp_path, monkeypatch):
     from sdpo_lab.runs import checkpoints
 
     run = LiveRun(build(tiny), 50, folder=tmp_path / "run")
@@ -355,7 +335,7 @@ def test_a_wish_that_no_step_will_carry_out_is_refused(fake):
         run.set(learning_rate=1e-3)
 
 
-def test_a_run_and_its_timeline_cannot_share_a_folder(tiny, tmp_path):  # noqa: F811
+def test_a_run_and_its_timeline_cannot_share_a_folder(tiny, tmp_path):
     from sdpo_lab.views import Dashboard
 
     trainer = build(tiny)

@@ -18,8 +18,7 @@ from sdpo_lab.views import LiveRun
 def test_a_real_interrupt_wakes_the_wait(root):
     code = """
 import os, signal, sys, threading, time
-sys.path.insert(0, "tests/views")
-from conftest import FakeTrainer
+from tests.shared.fake_trainer import FakeTrainer
 from sdpo_lab.views import LiveRun
 run = LiveRun(FakeTrainer(seconds=0.05), 1000)
 threading.Timer(1.0, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
@@ -37,9 +36,8 @@ except KeyboardInterrupt:
 def test_leaving_the_interpreter_in_the_middle_of_a_run(root):
     code = """
 import sys
-sys.path.insert(0, "tests/views")
 import torch
-from conftest import FakeTrainer
+from tests.shared.fake_trainer import FakeTrainer
 from sdpo_lab.views import LiveRun
 trainer = FakeTrainer(seconds=0.01)
 step = trainer.step

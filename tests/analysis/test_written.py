@@ -4,13 +4,12 @@ import pytest
 
 import sdpo_lab as lab
 from sdpo_lab.analysis.written import written_names
-from tests.core.conftest import on_one_thread, tiny, tiny_original  # noqa: F401
 
 TASK = lab.load_task("toolcall", seed=100)
 
 
 @pytest.fixture
-def weather(tiny):  # noqa: F811
+def weather(tiny):
     """names(text, feedback) of an attempt at a call of `weather`, with the problem and its right names."""
     problem = next(p for p in TASK.problems(60, seed=1) if p.data["calls"][0]["tool"] == "weather")
     model, tokenizer = tiny
@@ -62,7 +61,7 @@ def test_what_is_no_call_of_the_tool_has_no_names(weather, text):
     assert weather[0](text)[0] == []
 
 
-def test_several_calls_are_refused(tiny):  # noqa: F811
+def test_several_calls_are_refused(tiny):
     task = lab.load_task("toolcall", seed=100, calls=2)
     problem = task.problems(1)[0]
     c = lab.credit(*tiny, problem, "weather(a=1)", feedback="no")

@@ -9,47 +9,16 @@ import sdpo_lab as lab
 from sdpo_lab.core.chat import encode_chat
 from sdpo_lab.core.task import Problem
 from sdpo_lab.models.loading import add_adapter, lora_config
-from tests.core.test_scoring import FAMILIES
-from tests.core.test_trainer import SMALL, Vowels
-
-FAMILIES = {
-    name: FAMILIES.get(name, {}) for name in ("qwen3", "llama", "gpt2", "gemma2", "qwen3_moe")
-}
-FAMILIES["qwen3"] = dict(num_key_value_heads=1, head_dim=16)
-
-
-def random_model(family, tokenizer):
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    sizes = (
-        dict(n_positions=256)
-        if family == "gpt2"
-        else dict(
-            hidden_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            max_position_embeddings=256,
-            intermediate_size=64,
-        )
-    )
-    config = AutoConfig.for_model(
-        family,
-        **{**FAMILIES[family], **sizes},
-        vocab_size=len(tokenizer),
-        pad_token_id=0,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-    )
-    torch.manual_seed(0)
-    return AutoModelForCausalLM.from_config(config)
+from tests.shared.architectures import CHAT_FAMILIES, random_chat_model
+from tests.shared.tasks import SMALL, Vowels
 
 
 @pytest.mark.parametrize("bf16", [False, True])
 @pytest.mark.parametrize("lora", [None, 4])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", CHAT_FAMILIES)
 def test_one_step_full_and_lora(tiny, family, lora, bf16):
     _, tokenizer = tiny
-    model = random_model(family, tokenizer)
+    model = random_chat_model(family, tokenizer)
     model = add_adapter(model, lora_config(lora)) if lora else model
     trainer = lab.SDPOTrainer(
         model,
@@ -86,11 +55,11 @@ def test_one_step_full_and_lora(tiny, family, lora, bf16):
 
 
 @pytest.mark.parametrize("ends", [True, False])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", CHAT_FAMILIES)
 def test_the_decode_loop_greedily_equals_generate(tiny, family, ends, monkeypatch):
     """Prompts of different length side by side, attempts that leave early; and without an end, longer than the room first made for keys and values; sliding windows too."""
     _, tokenizer = tiny
-    model = random_model(family, tokenizer).eval()
+    model = random_chat_model(family, tokenizer).eval()
     for p in model.parameters():
         p.data *= 3.0  # away from the near-ties of fresh weights
     if not ends:
@@ -112,11 +81,11 @@ def test_the_decode_loop_greedily_equals_generate(tiny, family, ends, monkeypatc
     assert ends or {len(t) for t in theirs} == {150}
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", CHAT_FAMILIES)
 def test_lora_on_a_half_precision_base(tiny, family):
     """The frozen weights may be bfloat16; the adapter, the teacher's copy of it and the loss are float32."""
     _, tokenizer = tiny
-    model = add_adapter(random_model(family, tokenizer).bfloat16(), lora_config(4))
+    model = add_adapter(random_chat_model(family, tokenizer).bfloat16(), lora_config(4))
     trainer = lab.SDPOTrainer(
         model,
         tokenizer,
@@ -166,7 +135,7 @@ def test_training_only_the_head_or_an_adapter_on_the_embedding(tiny, where):
     from peft import LoraConfig
 
     _, tokenizer = tiny
-    model = random_model("llama", tokenizer)
+    model = random_chat_model("llama", tokenizer)
     if where == "head":
         model.requires_grad_(False)
         model.lm_head.requires_grad_(True)

@@ -9,8 +9,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import pytest
-
 from sdpo_lab.core.checks import unknown_names
 from sdpo_lab.core.config import SDPOConfig
 from sdpo_lab.core.records import History, StepRecord
@@ -109,22 +107,3 @@ class FakeTrainer:
             return record
         finally:
             self.inside -= 1
-
-
-@pytest.fixture
-def fake():
-    """The class `FakeTrainer`."""
-    return FakeTrainer
-
-
-@pytest.fixture
-def until():
-    """until(condition, seconds): wait for something another thread does; fails after `seconds`."""
-
-    def wait(condition, seconds: float = 10.0) -> None:
-        end = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < end, "waited in vain"
-            time.sleep(0.005)
-
-    return wait

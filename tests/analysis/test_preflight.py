@@ -10,11 +10,10 @@ import torch
 
 import sdpo_lab as lab
 from sdpo_lab.analysis.preflight import Share, advise, preflight
-from tests.core.conftest import on_one_thread, tiny, tiny_original  # noqa: F401
-from tests.core.test_trainer import SMALL, Vowels
+from tests.shared.tasks import SMALL, Vowels
 
 
-def test_it_counts_what_a_trainer_would_see_and_leaves_the_weights_alone(tiny):  # noqa: F811
+def test_it_counts_what_a_trainer_would_see_and_leaves_the_weights_alone(tiny):
     model, tokenizer = tiny
     before = copy.deepcopy(model.state_dict())
     config = lab.SDPOConfig.preset("laptop", **SMALL)
@@ -54,7 +53,7 @@ def test_it_counts_what_a_trainer_would_see_and_leaves_the_weights_alone(tiny): 
     )
 
 
-def test_a_task_without_feedback_and_without_success_is_called_hopeless(tiny):  # noqa: F811
+def test_a_task_without_feedback_and_without_success_is_called_hopeless(tiny):
     class Silent(Vowels):
         def judge(self, problem, completion):
             return 0.0, ""
@@ -68,7 +67,7 @@ def test_a_task_without_feedback_and_without_success_is_called_hopeless(tiny):  
     )
 
 
-def test_a_solution_of_the_task_stands_in_for_a_sibling(tiny):  # noqa: F811
+def test_a_solution_of_the_task_stands_in_for_a_sibling(tiny):
     class Known(Vowels):
         def judge(self, problem, completion):
             return float(completion == "secret"), ""
@@ -131,7 +130,7 @@ def test_the_sentence_fits_the_situation(name):
     assert found is ready and says in advice
 
 
-def test_grpo_and_bad_numbers_are_refused(tiny):  # noqa: F811
+def test_grpo_and_bad_numbers_are_refused(tiny):
     with pytest.raises(ValueError, match="GRPO, which has no teacher"):
         preflight(*tiny, Vowels(), lab.SDPOConfig.preset("laptop", distillation_weight=0.0))
     with pytest.raises(ValueError, match="n must be from 1"):

@@ -18,7 +18,7 @@ from sdpo_lab.core.rollouts import Rollout
 from sdpo_lab.core.task import Problem
 from sdpo_lab.models.loading import add_adapter, lora_config
 from sdpo_lab.runs.checkpoints import moments
-from tests.core.test_trainer import SMALL, Vowels
+from tests.shared.tasks import SMALL, Vowels
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\n\u202e<|im_end|>"
 

@@ -8,7 +8,7 @@ from sdpo_lab.core.scoring import completion_hidden
 from sdpo_lab.models.loading import add_adapter, lora_config
 from sdpo_lab.models.memory import GIB, SHAPES, counts, memory_table, skeleton, training_memory
 from tests.conftest import ROOT
-from tests.core.test_trainer import SMALL, Vowels
+from tests.shared.tasks import SMALL, Vowels
 
 #: As the models' cards or the sum of their published tensors have them, tied embeddings once.
 KNOWN = {

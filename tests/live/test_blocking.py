@@ -12,7 +12,7 @@ from sdpo_lab.views import Dashboard
 from tests.browser.kernels import environment
 
 WAIT = """
-from tests.views.conftest import FakeTrainer
+from tests.shared.fake_trainer import FakeTrainer
 from sdpo_lab.views import Dashboard
 dash = Dashboard(FakeTrainer(seconds=0.1), 55, evaluate_every=0)
 len(dash.result())

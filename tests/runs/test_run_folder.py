@@ -21,8 +21,8 @@ from sdpo_lab.runs.checkpoints import read_run
 from sdpo_lab.runs.folder import RunFolder
 from sdpo_lab.runs.json import from_json, to_json
 from sdpo_lab.tasks import Problem
-from tests.core.test_checkpoints import same, trainer
-from tests.core.test_trainer import Vowels
+from tests.shared.runs import same, trainer
+from tests.shared.tasks import Vowels
 
 
 def steps(folder):

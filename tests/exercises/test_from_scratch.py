@@ -256,7 +256,7 @@ BREAKS = {
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_the_last_assertion_of_the_notebook_finds_a_broken_line(one_thread):
+def test_the_last_assertion_of_the_notebook_finds_a_broken_line():
     """The notebook up to section 8 once; then for every broken line its cell anew, and section 10."""
     sections, code = 0, {}
     for c in CELLS:

@@ -7,8 +7,8 @@ import torch
 
 import sdpo_lab as lab
 from sdpo_lab.core.chat import encode_chat, end_ids
-from tests.core.test_architectures import random_model
-from tests.core.test_trainer import SMALL, Vowels
+from tests.shared.architectures import random_chat_model
+from tests.shared.tasks import SMALL, Vowels
 
 #: Qwen3's way: an empty thought unless thinking is asked for.
 THINKING = (
@@ -169,7 +169,7 @@ def test_another_family_from_a_folder_of_half_precision_weights(tiny, tmp_path, 
     from transformers import AutoModelForCausalLM
 
     _, tokenizer = tiny
-    random_model(family, tokenizer).bfloat16().save_pretrained(tmp_path / "m")
+    random_chat_model(family, tokenizer).bfloat16().save_pretrained(tmp_path / "m")
     tokenizer.save_pretrained(tmp_path / "m")
     model, tokenizer = lab.load_model(str(tmp_path / "m"), lora=4)
     assert {p.dtype for p in model.parameters()} == {torch.float32}
