@@ -13,17 +13,16 @@ from sdpo_lab.models.loading import model_folders
 from sdpo_lab.tasks.conventions import is_test
 from sdpo_lab.tasks.toolcall.judge import find_errors
 from sdpo_lab.tasks.toolcall.world import BY_NAME, HELD_OUT_TOOLS, is_held_out
-from small_models import held_out, wordings
+from small_models import held_out, plain, wordings
 from small_models import worlds as worlds_module
-from small_models.documents import Document, draw_document, draw_echo
+from small_models.documents import Document, draw_document, draw_lesson
+from small_models.lessons import draw_choice, draw_echo
 from small_models.make import (
     FAMILY,
     MINIATURE,
     RECIPES,
     Recipe,
     answer_loss,
-    draw_pool,
-    encode,
     export,
     mean_loss_backward,
     new_model,
@@ -31,6 +30,7 @@ from small_models.make import (
     train_tokenizer,
 )
 from small_models.muon import Muon
+from small_models.pools import draw_pool, encode
 
 
 @pytest.fixture(scope="module")
@@ -157,27 +157,36 @@ def test_held_out_wordings_share_no_word_with_the_documents(documents):
     def words(text):
         return set(re.findall(r"[a-z]{4,}", re.sub(r"\{\w+\}", "", text).lower()))
 
-    # words to be reversed and what comes of them are material, like values; so are made-up names and random letters
+    # words to be reversed and what comes of them are material, like values; so are made-up names
+    # and random letters
     rng = random.Random(15)
-    drawn = [*documents, *(draw_echo(rng) for _ in range(3000))]
-    used = set().union(
-        *(words(text_of(d)) for d in drawn if not d.world.startswith("reasoning_gym"))
+    lessons = [draw_lesson(draw, rng) for draw in (draw_echo, draw_choice) for _ in range(3000)]
+    drawn = [*documents, *lessons]
+    stands_in = Counter(
+        word for d in drawn if not d.world.startswith("reasoning_gym") for word in words(text_of(d))
     )
-    for pieces in vars(wordings).values():
+    used = {word for word, times in stands_in.items() if times >= 3}  # random letters rarely repeat
+    for pieces in (*vars(wordings).values(), *vars(plain).values()):
         used |= (
             set().union(*map(words, pieces))
             if isinstance(pieces, tuple) and isinstance(pieces[0], str)
             else set()
         )
     assert len(set(held_out.MESSAGES)) >= 50
+    assert held_out.SMALL_WORDS == ("from", "with", "than", "over")  # too common to be held out
     for group in (
         held_out.MESSAGES,
         held_out.FEEDBACK_HEADS,
         held_out.SOLUTION_HEADS,
         held_out.CLOSINGS,
+        held_out.EXCLUSIONS,
+        held_out.SENTENCES,
+        held_out.CORRECTIONS,
+        held_out.REQUESTS,
     ):
         for wording in group:
-            assert not words(wording) & used, (wording, words(wording) & used)
+            common = words(wording) & used - set(held_out.SMALL_WORDS)
+            assert not common, (wording, common)
 
 
 def test_hundreds_of_phrasings_and_the_shares_of_worlds_and_contents(documents):
@@ -238,7 +247,9 @@ def test_no_document_asks_a_test_problem(documents):
 
 
 def test_what_is_held_out_of_toolcall_stays_out(documents, monkeypatch):
-    """The held-out tool, pairs, combinations and half of the made-up names are in no convention that a document draws."""
+    """The held-out tool, pairs, combinations and half of the made-up names are in no convention
+    that a document draws.
+    """
     for d in documents:
         assert not re.search(rf"\b{HELD_OUT_TOOLS[0].name}\(", text_of(d))
     conventions = []
@@ -276,7 +287,9 @@ def test_what_is_held_out_of_toolcall_stays_out(documents, monkeypatch):
 
 
 def test_answers_are_right_in_their_own_world():
-    """Every answer passes its own world's judge, every attempt of the fallible author fails it, and says why."""
+    """Every answer passes its own world's judge, every attempt of the fallible author fails it, and
+    says why.
+    """
     rng = random.Random(14)
     for _ in range(300):
         case = worlds_module.code(rng)
@@ -309,23 +322,49 @@ def test_answers_are_right_in_their_own_world():
         assert case.answer and case.fail is None
 
 
-def test_the_first_lesson_is_to_copy_and_ends(monkeypatch):
-    import small_models.make as make
+def test_the_lessons_are_certain_and_their_shares_fall(monkeypatch):
+    from small_models import pools
 
     rng = random.Random(16)
-    for d in (draw_echo(rng) for _ in range(500)):
-        assert d.answer in d.messages[0]["content"]
+    for prompt, answer in (draw_echo(rng) for _ in range(500)):
+        assert answer in prompt
     drawn = Counter()
-    monkeypatch.setattr(make, "draw_echo", lambda rng: drawn.update(["echo"]) or draw_echo(rng))
-    monkeypatch.setattr(
-        make, "draw_document", lambda rng: drawn.update(["document"]) or draw_document(rng)
+    originals = {"draw_lesson": draw_lesson, "draw_document": draw_document}
+
+    def counting(name):
+        def draw(*arguments):
+            drawn[arguments[0].__name__ if name == "draw_lesson" else "document"] += 1
+            return originals[name](*arguments)
+
+        return draw
+
+    for name in originals:
+        monkeypatch.setattr(pools, name, counting(name))
+    recipe = Recipe(
+        name="stub", vocab_size=320, documents_per_step=8, echo_steps=32, choice_steps=64
     )
-    recipe = Recipe(name="stub", vocab_size=320, documents_per_step=8, echo_steps=32)
     tokenizer = train_tokenizer(recipe, documents=200)
-    for pool, share in ((0, 0.8), (1, 0.4), (2, 0.0)):  # 16 steps each
+    for pool, echo in ((0, 0.8), (1, 0.4), (2, 0.0), (4, 0.0)):  # 16 steps each
         drawn.clear()
         draw_pool(recipe, tokenizer, pool, 16)
-        assert drawn["echo"] / drawn.total() == pytest.approx(share, abs=0.1)
+        assert drawn["draw_echo"] / drawn.total() == pytest.approx(echo, abs=0.1)
+        choice = pools.CHOICE + (0.4 - pools.CHOICE) * (1 - pool / 4)
+        others = drawn.total() - drawn["draw_echo"]
+        assert drawn["draw_choice"] / others == pytest.approx(choice, abs=0.2)
+
+
+def test_controls_read_no_feedback_or_no_exclusions():
+    from small_models.pools import draw_one
+
+    rng = random.Random(17)
+    bare = replace(MINIATURE, diet="no feedback")
+    contents = Counter(draw_one(bare, 10_000, rng).content for _ in range(2000))
+    assert set(contents) == {"nothing", "solution"}
+    listed = replace(MINIATURE, diet="no exclusions")
+    drawn = [draw_one(listed, 10_000, rng) for _ in range(4000)]
+    assert not any(d.excludes or d.world == "draw_choice" for d in drawn)
+    usual = [draw_one(MINIATURE, 10_000, rng) for _ in range(4000)]
+    assert sum(d.excludes for d in usual) > 100
 
 
 def test_words_spelt_backward_are_written_letter_by_letter():
@@ -356,22 +395,20 @@ def test_words_spelt_backward_are_written_letter_by_letter():
 
 def test_what_is_made_unless_told_is_what_ships():
     assert set(FAMILY) == {name for name in model_folders() if "-at-" not in name}
+    others = set(RECIPES) - set(FAMILY) - {"lab-3m"}
+    assert all("seed" in name or "-no-" in name for name in others)  # replicates and controls
 
 
 def test_sizes_lie_a_factor_of_three_to_four_apart_and_fit():
     tokenizer = train_tokenizer(RECIPES["lab-1m"], documents=500)
-    sizes = [sum(p.numel() for p in new_model(r, tokenizer).parameters()) for r in RECIPES.values()]
-    assert len(sizes) >= 3 and all(3 <= b / a <= 4 for a, b in zip(sizes, sizes[1:])), sizes
-    assert (
-        len(
-            {
-                (r.steps, r.documents_per_step, r.seed, r.vocab_size, r.max_tokens)
-                for r in RECIPES.values()
-            }
-        )
-        == 1
-    )  # equal tokens, one tokenizer
-    files = [
-        2 * size for size, r in zip(sizes, RECIPES.values()) for _ in range(1 + len(r.keep_at))
-    ]
-    assert sum(files) < 24e6
+
+    def size(recipe):
+        return sum(p.numel() for p in new_model(recipe, tokenizer).parameters())
+
+    family = [RECIPES[name] for name in (*FAMILY, "lab-3m")]
+    sizes = list(map(size, family))
+    assert all(3 <= b / a <= 4 for a, b in zip(sizes, sizes[1:])), sizes
+    equal = {(r.steps, r.documents_per_step, r.vocab_size, r.max_tokens) for r in RECIPES.values()}
+    assert len(equal) == 1  # equal tokens, one tokenizer
+    shipped = [r for r in RECIPES.values() if r.name != "lab-3m"]
+    assert sum(2 * size(r) * (1 + len(r.keep_at)) for r in shipped) < 24e6
