@@ -24,7 +24,7 @@ help:
 	@echo "make test-colab    every notebook in a kernel of Colab's versions (make test runs two of them there)"
 	@echo "make lint          ruff alone"
 	@echo "make notebooks     run notebooks/*.py and keep their outputs in the .ipynb files"
-	@echo "make small-models  make the shipped models again from nothing (an hour on 2 cores)"
+	@echo "make small-models  make models by the recipe, from nothing (some two hours on 2 cores)"
 	@echo "make clean         remove .venv and caches (build/ keeps what small-models can resume)"
 
 # torch goes first and alone: with an exact version there, no later range can pull in another build of it.

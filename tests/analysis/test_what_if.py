@@ -300,9 +300,10 @@ def test_real_messages_are_familiar_and_others_are_not(folder):
         m for m in real if "is not the tool asked for" in m
     ]  # no author of a document takes another tool
     real = [m for m in real if m not in never]
-    assert len(real) > 200 and share(real, folder) < 0.04 and share(never, folder) > 0.5, (
-        "a file as it ships is made of ten times the cases"
-    )
+    # a file as it ships is made of ten times the cases
+    assert len(real) > 200 and share(real, folder) < 0.05
+    # close to sentences that documents do hold, and still the words they never hold are named
+    assert never and all(familiarity(m, folder).least for m in never)
     assert share(list(taught.ENGLISH), folder) > 0.95
     assert (
         share([" ".join(random.Random(n).choices("abcdefgh", k=6)) for n in range(50)], folder) == 1

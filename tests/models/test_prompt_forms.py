@@ -73,7 +73,12 @@ def test_every_form_is_drawn_and_holds_what_it_says(rendering, content):
 
 
 def test_the_mixture_holds_every_form_in_earnest():
-    """Of 20,000 documents (a tenth of a recipe) every form has at least 20."""
+    """Of 20,000 documents (a thirtieth of a recipe) every form has at least 20, but for misleading
+    ones: their share is the floor of what a reader believes of an excluded name.
+    """
     rng = random.Random(1)
     counts = Counter((d.rendering, d.content) for d in (draw_document(rng) for _ in range(20_000)))
-    assert set(counts) == FORMS and min(counts.values()) >= 20, counts.most_common()[-5:]
+    rare = {form: n for form, n in counts.items() if form[1] == "misleading feedback"}
+    often = [n for form, n in counts.items() if form not in rare]
+    assert set(counts) == FORMS and min(often) >= 20, counts.most_common()[-8:]
+    assert 20 <= sum(rare.values()) <= 0.005 * 20_000
