@@ -4,15 +4,24 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Both cores: a file of tests, or a notebook, is run by one of two workers, and each has one thread.
+# The notebooks come first, for the longest should not be begun last.
+WORKERS := 2
+SIDE_BY_SIDE := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 NBVAL := --nbval-lax --nbval-cell-timeout=240
-# Older kernels, each an environment that holds only what differs: a kernel without subshells, and Colab's versions
+HERE := $(BIN)/python -m pytest $(NBVAL) --nbval-current-env
+# What drives a browser or looks at the clock needs the machine for itself.
+ALONE := browser or timing
+# Older kernels, each an environment that holds only what differs: one without subshells, and Colab's versions
 KERNELS := $(VENV)/kernels
-ON_COLAB = JUPYTER_PATH="$(CURDIR)/$(KERNELS)/colab/share/jupyter" $(BIN)/python -m pytest $(NBVAL) --nbval-kernel-name=colab
-VIEWS_ON_COLAB = $(KERNELS)/colab/bin/python -m pytest -m "not slow" tests/live tests/views
+ON_COLAB = JUPYTER_PATH="$(CURDIR)/$(KERNELS)/colab/share/jupyter" $(BIN)/python -m pytest $(SIDE_BY_SIDE) $(NBVAL) --nbval-kernel-name=colab
+VIEWS_ON_COLAB = $(KERNELS)/colab/bin/python -m pytest $(SIDE_BY_SIDE) -m "not slow" tests/live tests/views
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export PIP_ROOT_USER_ACTION = ignore
 export PIP_PROGRESS_BAR = off
+# a thread a process: two of them fill two cores, and sums are always cut the same way
+test test-full test-colab: export OMP_NUM_THREADS = 1
 
 .DEFAULT_GOAL := help
 .PHONY: help lab test test-full test-colab kernels lint notebooks small-models chromium clean
@@ -49,12 +58,14 @@ lab: $(STAMP)
 	exec $(BIN)/jupyter lab $$screen $$root --ServerApp.root_dir=notebooks --LabApp.default_url=/lab/tree/00_quickstart.ipynb
 
 test: $(STAMP) kernels chromium lint
-	$(BIN)/python -m pytest -m "not slow" $(NBVAL) --nbval-current-env tests notebooks
+	$(HERE) $(SIDE_BY_SIDE) -m "not slow and not ($(ALONE))" notebooks tests
+	$(HERE) -m "not slow and ($(ALONE))" tests
 	$(VIEWS_ON_COLAB)
 	$(ON_COLAB) notebooks/00_quickstart.ipynb notebooks/05_live_training.ipynb
 
 test-full: $(STAMP) kernels chromium lint
-	$(BIN)/python -m pytest $(NBVAL) --nbval-current-env tests notebooks
+	$(HERE) $(SIDE_BY_SIDE) -m "not ($(ALONE))" notebooks tests
+	$(HERE) -m "$(ALONE)" tests
 	$(VIEWS_ON_COLAB)
 	$(ON_COLAB) notebooks
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.metadata
+import itertools
 import json
 import os
 import re
@@ -229,9 +230,28 @@ def test_make_knows_its_targets(target):
             "pytest",
             "--nbval-lax",
             "--nbval-cell-timeout=240",
-            "tests notebooks",
+            "-n 2 --dist loadfile",
+            "notebooks tests",
         ):
             assert part in printed.stdout, part
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="no make here")
+@pytest.mark.parametrize(
+    "target, never", [("test", {"slow"}), ("test-full", set())], ids=["test", "test-full"]
+)
+def test_every_mark_is_run_by_exactly_one_of_the_two_stages(target, never):
+    """Side by side, then alone: between them they leave out nothing but what is slow."""
+    from _pytest.mark.expression import Expression
+
+    printed = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True)
+    stages = re.findall(r'--nbval-current-env .*?-m "(.*?)" (.*)', printed.stdout)
+    assert [paths for _, paths in stages] == ["notebooks tests", "tests"]
+    for marks in itertools.chain.from_iterable(
+        itertools.combinations(("slow", "browser", "timing", "notebook"), k) for k in range(5)
+    ):
+        runs = [Expression.compile(words).evaluate(lambda m, **_: m in marks) for words, _ in stages]
+        assert sum(runs) == (0 if never & set(marks) else 1), marks
 
 
 def test_ci_runs_make_test_and_nothing_cleverer():
