@@ -36,6 +36,7 @@ def pictures(shown):
     return [(at, bundle) for at, bundle in shown if "text/html" in bundle]
 
 
+@pytest.mark.timing
 def test_a_picture_once_a_second_when_nobody_answers(fake, shown, monkeypatch):
     monkeypatch.setattr("sdpo_lab.views.dashboard.PRESENT", 0.5)
     dash = Dashboard(fake(seconds=0.05), 60, evaluate_every=0)

@@ -35,6 +35,7 @@ def test_steps_are_checked(fake, steps, error):
         LiveRun(fake(), steps)
 
 
+@pytest.mark.timing
 def test_pause_returns_at_once_and_takes_at_most_the_step_in_hand(fake, until):
     trainer = fake()
     run = LiveRun(trainer, 50)

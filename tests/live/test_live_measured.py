@@ -176,6 +176,7 @@ def test_a_measurement_that_raises_ends_the_run(tiny, tmp_path):
     ) and trainer.autosaves is not None
 
 
+@pytest.mark.timing
 def test_saving_is_done_at_a_boundary_by_the_one_who_steps(fake, until, tmp_path):
     trainer = fake()
     run = LiveRun(trainer, 50, folder=tmp_path / "run")

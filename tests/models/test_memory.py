@@ -5,6 +5,7 @@ import torch
 
 import sdpo_lab as lab
 from sdpo_lab.core.scoring import completion_hidden
+from sdpo_lab.models import memory
 from sdpo_lab.models.loading import add_adapter, lora_config
 from sdpo_lab.models.memory import GIB, SHAPES, counts, memory_table, skeleton, training_memory
 from tests.conftest import ROOT
@@ -174,14 +175,14 @@ def test_sources():
         training_memory(model, lora=4)
 
 
-def test_the_table_says_what_fits():
+def test_the_table_says_what_fits(monkeypatch):
+    """Of the smallest and the largest; the table in the README, below, is made of all of them."""
+    ends = {name: SHAPES[name] for name in (list(SHAPES)[0], list(SHAPES)[-1])}
+    monkeypatch.setattr(memory, "SHAPES", ends)
     table = memory_table(gpu=6, attempts=8)
     rows = [line for line in table.splitlines() if line.startswith("| `")]
-    assert (
-        len(rows) == len(SHAPES)
-        and "fits: batch" in rows[0]
-        and "does not fit" in rows[-1].split("|")[-2]
-    )
+    assert len(rows) == len(ends)
+    assert "fits: batch" in rows[0] and "does not fit" in rows[-1].split("|")[-2]
     assert training_memory("Qwen/Qwen3-1.7B", lora=16, attempts=8, per_device=1).total > 6 * GIB
 
 

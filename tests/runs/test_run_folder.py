@@ -83,6 +83,7 @@ def test_the_history_is_only_added_to_and_may_hold_more_than_belongs_to_a_checkp
     assert config == t.config and [r.loss for r in history] == [r.loss for r in t.history]
 
 
+@pytest.mark.timing
 def test_a_save_costs_what_is_new(tiny, tmp_path):
     """At step 1,000 with 64 attempts a step as much as at step 10."""
     t = run_of(tiny, tmp_path / "run", saves=1, keep=1)
