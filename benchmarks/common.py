@@ -1,4 +1,6 @@
-"""What the benchmarks share: measurements in processes of their own, peaks of memory, results with machine and versions."""
+"""What the benchmarks share: measurements in processes of their own, peaks of memory, results with
+machine and versions.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os
 
 
 def in_a_process(script: str, *arguments: object) -> dict[str, Any]:
-    """Run `script --one ARGUMENTS` and read the JSON of its last line of output. Raises RuntimeError with what it said when it fails."""
+    """Run `script --one ARGUMENTS` and read the JSON of its last line of output. Raises
+    RuntimeError with what it said when it fails.
+    """
     environment = os.environ | {
         "TRL_EXPERIMENTAL_SILENCE": "1",
         "HF_HUB_OFFLINE": "1",
@@ -37,7 +41,9 @@ def in_a_process(script: str, *arguments: object) -> dict[str, Any]:
 
 
 def peak_memory(reset: bool = False) -> int:
-    """Peak resident memory of this process in bytes (Linux); `reset` starts a new peak at what is resident now."""
+    """Peak resident memory of this process in bytes (Linux); `reset` starts a new peak at what is
+    resident now.
+    """
     if reset:
         Path("/proc/self/clear_refs").write_text("5")
     line = next(
@@ -47,7 +53,9 @@ def peak_memory(reset: bool = False) -> int:
 
 
 def matrix_speed(size: int = 1024) -> float:
-    """Multiply-adds a second of a float32 matrix product in this process, the best of ten: what the floors are counted at."""
+    """Multiply-adds a second of a float32 matrix product in this process, the best of ten: what the
+    floors are counted at.
+    """
     import torch
 
     a, b = torch.randn(size, size), torch.randn(size, size)
@@ -60,7 +68,9 @@ def matrix_speed(size: int = 1024) -> float:
 
 
 def write(name: str, rows: list[dict[str, Any]], shown: str, **settings: Any) -> None:
-    """`results/NAME.json`, with what decides the numbers; and the table `shown`, printed and put into README.md."""
+    """`results/NAME.json`, with what decides the numbers; and the table `shown`, printed and put
+    into README.md.
+    """
     from sdpo_lab.runs.recorded import software
 
     versions = software()

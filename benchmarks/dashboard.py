@@ -1,10 +1,14 @@
-"""What a dashboard costs the run it shows: `python benchmarks/dashboard.py`, in a real JupyterLab and a real browser.
+"""What a dashboard costs the run it shows: `python benchmarks/dashboard.py`, in a real JupyterLab
+and a real browser.
 
-Pairs in turns: the same steps of the same run (`toolcall`, the laptop preset, one thread) in a kernel nobody looks at, and in a kernel whose dashboard, with
-its timeline and its snapshots, is open in Chromium on this machine. Both measure accuracies every ten steps, which is no cost of the dashboard. "other threads" is
-processor time of every thread of the kernel but the one that trains, over the seconds of training. A click is timed in the page, from the event to the
-next painted frame; "answer" is from a question to the picture after its answer. Memory is the kernel's resident set, in the middle of a run and at its end; attempts are
-kept for 50 steps here (500 by default), so that the middle lies behind everything that fills up.
+Pairs in turns: the same steps of the same run (`toolcall`, the laptop preset, one thread) in a
+kernel nobody looks at, and in a kernel whose dashboard, with its timeline and its snapshots, is
+open in Chromium on this machine. Both measure accuracies every ten steps, which is no cost of the
+dashboard. "other threads" is processor time of every thread of the kernel but the one that trains,
+over the seconds of training. A click is timed in the page, from the event to the next painted
+frame; "answer" is from a question to the picture after its answer. Memory is the kernel's resident
+set, in the middle of a run and at its end; attempts are kept for 50 steps here (500 by default), so
+that the middle lies behind everything that fills up.
 """
 
 from __future__ import annotations
@@ -31,7 +35,8 @@ import sdpo_lab as lab
 from sdpo_lab.timeline import Timeline
 from sdpo_lab.views import Dashboard, LiveRun
 model, tokenizer = lab.load_model()
-trainer = lab.SDPOTrainer(model, tokenizer, lab.load_task("toolcall", seed=100), lab.SDPOConfig.preset("laptop"))
+task = lab.load_task("toolcall", seed=100)
+trainer = lab.SDPOTrainer(model, tokenizer, task, lab.SDPOConfig.preset("laptop"))
 trainer.history.keep_attempts = 50
 trainer.train(2, progress=False)
 
@@ -55,14 +60,20 @@ def watch(record):
     memory.append(pages * os.sysconf("SC_PAGE_SIZE") / 2**20)
 """.strip()
 BARE = "run = LiveRun(trainer, {steps}, evaluate_every=10, watchers=(watch,))\ndash = None"
-SHOWN = "dash = Dashboard(trainer, {steps}, evaluate_every=10, timeline=Timeline(trainer, max_megabytes=100))\nrun = dash.run\nrun.watchers = (*run.watchers, watch)\ndash"
+SHOWN = """timeline = Timeline(trainer, max_megabytes=100)
+dash = Dashboard(trainer, {steps}, evaluate_every=10, timeline=timeline)
+run = dash.run
+run.watchers = (*run.watchers, watch)
+dash"""
 START = "cpu = other_threads()\nrun.start()"
 END = """
 run.wait()
 import time
 time.sleep(1)  # until the thread that trained is really gone: its time is not one of the others
 import json
-print("FOUND", json.dumps({"state": run.state, "training": run.seconds, "steps": run.done, "others": other_threads() - cpu, "memory": memory}))
+others = other_threads() - cpu
+found = {"state": run.state, "training": run.seconds, "steps": run.done, "others": others}
+print("FOUND", json.dumps(found | {"memory": memory}))
 """.strip()
 # Clicks on the fold of further knobs while the run goes on, each timed to the next painted frame.
 CLICK = """() => new Promise((done) => {

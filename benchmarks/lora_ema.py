@@ -1,8 +1,10 @@
-"""How well an average over LoRA adapters follows the average of the weights: `python benchmarks/lora_ema.py`.
+"""How well an average over LoRA adapters follows the average of the weights: `python
+benchmarks/lora_ema.py`.
 
-Trains the shipped model with an adapter, and beside the trainer's own teacher keeps the exact average of the products BA (what an
-average of the full weights would hold) and the average of the factors A and B one by one. Errors are of the product, relative, all layers
-together. "no average": the error of the student's own product in the teacher's place.
+Trains the shipped model with an adapter, and beside the trainer's own teacher keeps the exact
+average of the products BA (what an average of the full weights would hold) and the average of the
+factors A and B one by one. Errors are of the product, relative, all layers together. "no average":
+the error of the student's own product in the teacher's place.
 """
 
 from __future__ import annotations

@@ -1,9 +1,12 @@
-"""Memory and time of one loss, forward and backward, against TRL's: `python benchmarks/loss_memory.py`.
+"""Memory and time of one loss, forward and backward, against TRL's: `python
+benchmarks/loss_memory.py`.
 
-Same random model (Qwen3, one layer, vocabulary of 151,936), same attempts, half of them active, every mode of the loss. Memory is the
-peak of resident memory above what stands before the loss: parameters of student and teacher and allocated gradients. Each
-measurement is a process of its own; `--repeat` of them, the two libraries in turns; medians. Both must give the same loss and
-the same gradient. TRL has no "sequence" mode: it is held against TRL's sampled token, whose work is the nearest.
+Same random model (Qwen3, one layer, vocabulary of 151,936), same attempts, half of them active,
+every mode of the loss. Memory is the peak of resident memory above what stands before the loss:
+parameters of student and teacher and allocated gradients. Each measurement is a process of its own;
+`--repeat` of them, the two libraries in turns; medians. Both must give the same loss and the same
+gradient. TRL has no "sequence" mode: it is held against TRL's sampled token, whose work is the
+nearest.
 """
 
 from __future__ import annotations
@@ -68,7 +71,9 @@ def models():
 
 
 def attempts(tokens: int):
-    """Prompts, teacher prompts and completions of `ROWS` attempts with `tokens` completion tokens in all."""
+    """Prompts, teacher prompts and completions of `ROWS` attempts with `tokens` completion tokens
+    in all.
+    """
     import torch
 
     g = torch.Generator().manual_seed(1)
@@ -113,7 +118,9 @@ def ours(mode: str, tokens: int):
 
 
 def trl(mode: str, tokens: int):
-    """TRL's own methods on an SDPOTrainer that was never initialised: only what its loss reads is set."""
+    """TRL's own methods on an SDPOTrainer that was never initialised: only what its loss reads is
+    set.
+    """
     from collections import defaultdict
     from types import SimpleNamespace
 

@@ -1,9 +1,10 @@
 """What the teacher costs: `python benchmarks/overhead.py`.
 
-The teacher's pass against the student's forward and backward over the same active attempts, and a whole step of SDPO against one of GRPO, the
-shipped model, 8 problems x 8 attempts that write exactly as many tokens as the column says (the end token is taken from them). The
-floor counts multiply-adds of the weights: sampling 1, student 3 (forward, two products backward), teacher 1, each times the tokens it must
-read when what attempts have in common is read once.
+The teacher's pass against the student's forward and backward over the same active attempts, and a
+whole step of SDPO against one of GRPO, the shipped model, 8 problems x 8 attempts that write
+exactly as many tokens as the column says (the end token is taken from them). The floor counts
+multiply-adds of the weights: sampling 1, student 3 (forward, two products backward), teacher 1,
+each times the tokens it must read when what attempts have in common is read once.
 """
 
 from __future__ import annotations
@@ -63,7 +64,8 @@ def one(length: int, steps: int) -> dict:
             self.calls += 1
             return (
                 float(self.calls % 2),
-                "TypeError: call() got an unexpected keyword argument 'name'. Accepted arguments: city, day, unit",
+                "TypeError: call() got an unexpected keyword argument 'name'. "
+                "Accepted arguments: city, day, unit",
             )
 
     def make(**fields):
@@ -73,7 +75,8 @@ def one(length: int, steps: int) -> dict:
         )
         return lab.SDPOTrainer(model, tokenizer, Told(lab.load_task("toolcall", seed=100)), config)
 
-    # every other attempt succeeds, so all are active in both methods: each has a sibling that succeeded, and the rewards of a group differ
+    # every other attempt succeeds, so all are active in both methods: each has a sibling that
+    # succeeded, and the rewards of a group differ
     runs = {"sdpo": make(), "grpo": make(distillation_weight=0.0)}
     seconds = {name: [] for name in runs}
     hidden, backward = room.completion_hidden, room.backward

@@ -1,8 +1,11 @@
-"""How long an edit in the playground takes: `python benchmarks/playground.py`, from the input event in the page to the picture that is painted.
+"""How long an edit in the playground takes: `python benchmarks/playground.py`, from the input event
+in the page to the picture that is painted.
 
-JupyterLab, Chromium and the kernel run on this machine; the default model, `toolcall` with its oracle. "Apart": each edit waits for the picture of the one before.
-"Typed": a letter every 120 ms whatever happens; what counts is the time from a letter to the first picture of a text that holds it, so a letter whose
-question was overtaken waits for the next. Needs Chromium, see tools/install_chromium.sh.
+JupyterLab, Chromium and the kernel run on this machine; the default model, `toolcall` with its
+oracle. "Apart": each edit waits for the picture of the one before. "Typed": a letter every 120 ms
+whatever happens; what counts is the time from a letter to the first picture of a text that holds
+it, so a letter whose question was overtaken waits for the next. Needs Chromium, see
+tools/install_chromium.sh.
 """
 
 from __future__ import annotations
@@ -36,19 +39,28 @@ model, tokenizer = lab.load_model()
 pg = Playground(model, tokenizer, lab.load_task("toolcall", seed=100))
 pg
 """.strip()
-# Notes when each question's input event came, and when the next frame after its picture was painted.
+# Notes when each question's input event came, and when the next frame after its picture was
+# painted.
 WATCH = """() => {
-    const root = document.querySelector('.sdpo-play'), area = root.querySelector('textarea.feedback');
+    const root = document.querySelector('.sdpo-play');
+    const area = root.querySelector('textarea.feedback');
     window.edits = [];
-    area.addEventListener('input', () => window.edits.push({at: performance.now(), turn: Number(root.dataset.turn)}), false);
+    area.addEventListener('input', () => {
+        window.edits.push({at: performance.now(), turn: Number(root.dataset.turn)});
+    }, false);
     new MutationObserver(() => {
         const drawn = Number(root.dataset.drawn);
         requestAnimationFrame(() => setTimeout(() => {
-            for (const e of window.edits) if (e.turn <= drawn && e.done === undefined) e.done = performance.now();
+            for (const e of window.edits) {
+                if (e.turn <= drawn && e.done === undefined) e.done = performance.now();
+            }
         }));
     }).observe(root, {attributes: true, attributeFilter: ['data-drawn']});
 }"""
-TEXT = "TypeError: order() got an unexpected keyword argument 'count' (accepted: item, quantity); this is not the name that the tool takes for it. "
+TEXT = (
+    "TypeError: order() got an unexpected keyword argument 'count' (accepted: item, quantity); "
+    "this is not the name that the tool takes for it. "
+)
 
 
 def times(page) -> list[float]:

@@ -1,7 +1,10 @@
-"""How many verdicts a second the sandbox gives: `python benchmarks/sandbox.py`, on a machine that does nothing else.
+"""How many verdicts a second the sandbox gives: `python benchmarks/sandbox.py`, on a machine that
+does nothing else.
 
-A verdict is a whole one of `tinycode`: the attempt's program in a process of its own with all its public tests, and what is said of it. Attempts are the accepted
-solutions and the shipped model's own (mostly wrong) ones, 64 a call as in a step of training. The median of five rounds; the budget is 150 a second on two cores.
+A verdict is a whole one of `tinycode`: the attempt's program in a process of its own with all its
+public tests, and what is said of it. Attempts are the accepted solutions and the shipped model's
+own (mostly wrong) ones, 64 a call as in a step of training. The median of five rounds; the budget
+is 150 a second on two cores.
 """
 
 from __future__ import annotations

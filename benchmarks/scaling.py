@@ -1,8 +1,10 @@
 """How time and memory grow: `python benchmarks/scaling.py`.
 
-Memory of the loss over the vocabulary (extra peak beyond weights and gradients, hidden size 64, 4,096 active tokens); seconds of a whole training step over group size and
-over completion length, the shipped model; and over the size of the model, random weights. "over linear" is the time divided by what the first row would give if time
-grew in proportion; its floor is the same of the multiply-adds, those of attention counted. Every row is measured in three rounds, the rows in turns.
+Memory of the loss over the vocabulary (extra peak beyond weights and gradients, hidden size 64,
+4,096 active tokens); seconds of a whole training step over group size and over completion length,
+the shipped model; and over the size of the model, random weights. "over linear" is the time divided
+by what the first row would give if time grew in proportion; its floor is the same of the
+multiply-adds, those of attention counted. Every row is measured in three rounds, the rows in turns.
 """
 
 from __future__ import annotations
@@ -87,7 +89,8 @@ def step(group: int, length: int, width: int = 128, steps: int = 3) -> dict:
         def judge(self, problem, completion):
             return (
                 0.0,
-                "TypeError: call() got an unexpected keyword argument 'name'. Accepted arguments: city, day, unit",
+                "TypeError: call() got an unexpected keyword argument 'name'. "
+                "Accepted arguments: city, day, unit",
             )
 
     model, tokenizer = lab.load_model()
@@ -132,7 +135,9 @@ def step(group: int, length: int, width: int = 128, steps: int = 3) -> dict:
 
 
 def work(group: int, length: int, weights: int, layers: int, width: int) -> float:
-    """Multiply-adds of a step: sampling 1, student 3, teacher 1, a token and weight; and as often 2 a token, layer, unit and token looked at."""
+    """Multiply-adds of a step: sampling 1, student 3, teacher 1, a token and weight; and as often 2
+    a token, layer, unit and token looked at.
+    """
 
     def read(prompt: int) -> float:
         tokens = prompt + group * length  # the prompt is read once for its group

@@ -1,9 +1,12 @@
-"""Seconds a training step against TRL's trainers, for the same work: `python benchmarks/step_time.py`.
+"""Seconds a training step against TRL's trainers, for the same work: `python
+benchmarks/step_time.py`.
 
-The shipped model, 8 conversational prompts x 8 attempts a step, new tokens up to 64, top-k loss with tail, AdamW, EMA teacher, and the learning
-rate 0, so that the model and with it the length of what it writes stay what they are. Every attempt is shown the same text to its teacher (TRL takes one
-text a prompt), so all are active on both sides. Processes of their own, in turns, the medians of the pairs. "floor" is the arithmetic:
-multiply-adds of the passes that must be made, at the speed of one large matrix product measured in the same process.
+The shipped model, 8 conversational prompts x 8 attempts a step, new tokens up to 64, top-k loss
+with tail, AdamW, EMA teacher, and the learning rate 0, so that the model and with it the length of
+what it writes stay what they are. Every attempt is shown the same text to its teacher (TRL takes
+one text a prompt), so all are active on both sides. Processes of their own, in turns, the medians
+of the pairs. "floor" is the arithmetic: multiply-adds of the passes that must be made, at the speed
+of one large matrix product measured in the same process.
 """
 
 from __future__ import annotations
@@ -17,7 +20,10 @@ from common import in_a_process, matrix_speed, table, write
 
 PROBLEMS, GROUP, NEW_TOKENS, WARM_UP = 8, 8, 64, 2
 LENGTH = 15  # tokens an attempt of this model has, about
-HINT = "TypeError: call() got an unexpected keyword argument 'name'. Accepted arguments: city, day, unit"
+HINT = (
+    "TypeError: call() got an unexpected keyword argument 'name'. "
+    "Accepted arguments: city, day, unit"
+)
 METHODS = ("sdpo", "grpo")
 
 
@@ -165,7 +171,9 @@ def trl(method: str, steps: int) -> dict:
 
 
 def parts(steps: int) -> dict:
-    """Where a step of SDPO spends its time, in seconds, and how many tokens the model samples one after another."""
+    """Where a step of SDPO spends its time, in seconds, and how many tokens the model samples one
+    after another.
+    """
     from sdpo_lab.core import loop as room
     from sdpo_lab.core import rollouts, teachers
 
@@ -228,8 +236,10 @@ FLOORS = {
 
 
 def floor(method: str) -> dict[str, float]:
-    """Seconds the multiply-adds of one step take at the speed of a large matrix product: sampling 1, student 3, teacher 1, a token and weight;
-    what attempts have in common is read once. Attention, norms, softmaxes and the overhead of small products are not in it."""
+    """Seconds the multiply-adds of one step take at the speed of a large matrix product: sampling
+    1, student 3, teacher 1, a token and weight; what attempts have in common is read once.
+    Attention, norms, softmaxes and the overhead of small products are not in it.
+    """
     from sdpo_lab.core.chat import encode_chat
     from sdpo_lab.core.config import SDPOConfig
     from sdpo_lab.core.reprompt import teacher_messages
@@ -335,7 +345,10 @@ def main() -> None:
         },
         where,
     )
-    told = f"Sampling makes {passes:.0f} passes a step one after another. Matrix products are {share:.0%} of the time of all operations."
+    told = (
+        f"Sampling makes {passes:.0f} passes a step one after another. "
+        f"Matrix products are {share:.0%} of the time of all operations."
+    )
     write(
         "step_time",
         rows,

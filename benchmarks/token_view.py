@@ -1,7 +1,9 @@
 """What the token view of a long attempt costs: `python benchmarks/token_view.py`.
 
-An attempt of 512 tokens with the 8 likeliest of both roles at each. Random scores, so that no two alternatives coincide: the worst case for the
-size. Prints bytes, and milliseconds: processor time of making the data and the HTML, and of drawing it and moving to another token in a headless Chromium.
+An attempt of 512 tokens with the 8 likeliest of both roles at each. Random scores, so that no two
+alternatives coincide: the worst case for the size. Prints bytes, and milliseconds: processor time
+of making the data and the HTML, and of drawing it and moving to another token in a headless
+Chromium.
 """
 
 from __future__ import annotations
@@ -23,7 +25,13 @@ from sdpo_lab.views.tokens import token_view, view_data
 ROOT = Path(__file__).resolve().parent.parent
 TOKENS, K, REPEATS = 512, 8, 7
 MEASURE = """() => {
-  const times = { draw: [], switch: [], move: [] }, timed = (name, f) => { const began = performance.now(); f(); document.body.offsetHeight; times[name].push(performance.now() - began); };
+  const times = { draw: [], switch: [], move: [] };
+  const timed = (name, f) => {
+    const began = performance.now();
+    f();
+    document.body.offsetHeight;
+    times[name].push(performance.now() - began);
+  };
   for (let i = 0; i < %d; i++) {
     const root = document.createElement("div");
     let view;
@@ -75,7 +83,9 @@ def milliseconds(function: Any) -> float:
 
 
 def in_chromium(data: Any, executable: str) -> dict[str, float]:
-    """Medians in milliseconds of drawing `data`, switching the quantity and moving to another token, layout included."""
+    """Medians in milliseconds of drawing `data`, switching the quantity and moving to another
+    token, layout included.
+    """
     import json
 
     from playwright.sync_api import sync_playwright
@@ -91,9 +101,8 @@ def in_chromium(data: Any, executable: str) -> dict[str, float]:
         )
         page.goto((Path(folder) / "empty.html").as_uri())
         page.add_style_tag(content=(views / "token_view.css").read_text(encoding="utf-8"))
-        page.add_script_tag(
-            content=f"{(views / 'token_view.js').read_text(encoding='utf-8')}\nconst data = {json.dumps(data)};"
-        )
+        script = (views / "token_view.js").read_text(encoding="utf-8")
+        page.add_script_tag(content=f"{script}\nconst data = {json.dumps(data)};")
         times = page.evaluate(MEASURE % REPEATS)
         browser.close()
     return {name: statistics.median(values) for name, values in times.items()}
@@ -107,10 +116,12 @@ def main() -> None:
     view = token_view(credit, k=K)
     short = token_view(random_credit(20), k=K)
     print(
-        f"HTML of {TOKENS} tokens with top-{K}: {len(view._repr_html_().encode()):,} bytes; of 20 tokens: {len(short._repr_html_().encode()):,} bytes"
+        f"HTML of {TOKENS} tokens with top-{K}: {len(view._repr_html_().encode()):,} bytes; "
+        f"of 20 tokens: {len(short._repr_html_().encode()):,} bytes"
     )
     print(
-        f"data: {milliseconds(lambda: view_data(credit, K)):.0f} ms, HTML from it: {milliseconds(view._repr_html_):.0f} ms"
+        f"data: {milliseconds(lambda: view_data(credit, K)):.0f} ms, "
+        f"HTML from it: {milliseconds(view._repr_html_):.0f} ms"
     )
     for name, value in in_chromium(view.data, find_chromium()).items():
         print(f"in Chromium, {name}: {value:.0f} ms")
