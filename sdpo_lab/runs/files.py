@@ -18,19 +18,21 @@ from sdpo_lab.runs.json import from_json
 
 try:
     import fcntl
-except (
-    ImportError
-):  # Windows: nothing keeps two processes there from saving into one folder at once
+except ImportError:  # on Windows nothing keeps two processes from saving into one folder at once
     fcntl = None
 
 FORMAT = 2
 NAME = re.compile(r"checkpoint-(\d{6,})(-again)*")
-LATEST, HISTORY, STATE = "latest.json", "history.jsonl", "state.json"
+LATEST, HISTORY, STATE, BASE = "latest.json", "history.jsonl", "state.json", "base.safetensors"
+#: A checkpoint is not whole without these.
 NEEDED = {
     "model/config.json",
-    *(f"{part}.safetensors" for part in ("student", "teacher", "optimizer", "base")),
+    "student.safetensors",
+    "teacher.safetensors",
+    "optimizer.safetensors",
+    BASE,
 }
-#: What a state.json holds, and of what kind; what is in these besides is checked where it is used.
+#: What a state.json holds, and of what type; what is in these besides is checked where it is used.
 SHAPE: dict[str, Any] = {
     "files": dict,
     "config": dict,
@@ -44,10 +46,10 @@ SHAPE: dict[str, Any] = {
     "versions": dict,
     "history": {"steps": int, "bytes": int, "sha256": str},
 }
+#: What a save that was cut short can leave behind.
 UNFINISHED = re.compile(rf"(checkpoint-.*|{re.escape(HISTORY)}|{re.escape(LATEST)})\.partial")
-
-
-#: What reading a file that is not what it should be can raise; RecursionError is of JSON nested too deep.
+#: What reading a file that is not what it should be can raise; RecursionError is of JSON nested too
+#: deep.
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
@@ -56,82 +58,97 @@ class Damaged(ValueError):
 
 
 class NewerFormat(ValueError):
-    """A run of a version to come: nothing of it is damaged, and nothing of it may be written over."""
+    """A run of a version to come: nothing of it is damaged, and nothing of it may be written
+    over."""
 
 
 def number(name: str) -> int:
+    """The step of a checkpoint, from its name."""
     return int(NAME.fullmatch(name)[1])
 
 
 def check(at: Path, mark: str | None) -> dict[str, Any]:
-    """The state of a checkpoint all of whose files are what was written, and which holds no others; `mark` is the checksum of its state.json. Raises
-    Damaged. Nothing is opened but files that lie in the checkpoint."""
-    try:
-        state = from_json((at / STATE).read_text(encoding="utf-8"))
-        version = state["format"]
-    except UNREADABLE as error:
-        raise Damaged(
-            f"{at / STATE} cannot be read ({type(error).__name__}: {shown(str(error))})"
-        ) from error
-    if version != FORMAT:
-        versions = state.get("versions")
-        by = versions.get("sdpo_lab") if isinstance(versions, dict) else None
-        raise Damaged(
-            f"{at} has format {shown(version)}; this version reads format {FORMAT}. It was written by sdpo_lab {shown(by) if by else 'of an unknown version'}"
-        )
+    """The state of the checkpoint `at`, after every file of it was compared with its checksum.
+
+    `mark` is the checksum of its state.json. Raises Damaged unless all files are what was written,
+    and there are no others. Nothing is opened but files that lie in the checkpoint.
+    """
+    state = read_state(at)
     if checksum(at / STATE) != mark:
         raise Damaged(
             f"{at / STATE} is not the file that was written (its sha256 is not the one in {LATEST})"
         )
     check_shape(at, state, SHAPE)
-    check_shape(
-        at,
-        state["files"],
-        {name: {"bytes": int, "sha256": str} for name in {*NEEDED, *state["files"]}},
-        "files.",
-    )
-    there = {
-        p.relative_to(at).as_posix(): p
-        for p in at.rglob("*")
-        if p.is_file() and not any(part.startswith(".") for part in p.relative_to(at).parts)
-    }
-    for name, known in state["files"].items():
-        if name not in there:
+    entries = {name: {"bytes": int, "sha256": str} for name in {*NEEDED, *state["files"]}}
+    check_shape(at, state["files"], entries, "files.")
+    check_files(at, state["files"])
+    return state
+
+
+def read_state(at: Path) -> dict[str, Any]:
+    """What state.json says. Raises Damaged where it cannot be read or has another format."""
+    try:
+        state = from_json((at / STATE).read_text(encoding="utf-8"))
+        version = state["format"]
+    except UNREADABLE as error:
+        reason = f"{type(error).__name__}: {shown(str(error))}"
+        raise Damaged(f"{at / STATE} cannot be read ({reason})") from error
+    if version != FORMAT:
+        versions = state.get("versions")
+        by = versions.get("sdpo_lab") if isinstance(versions, dict) else None
+        raise Damaged(
+            f"{at} has format {shown(version)}; this version reads format {FORMAT}. It was written "
+            f"by sdpo_lab {shown(by) if by else 'of an unknown version'}"
+        )
+    return state
+
+
+def check_files(at: Path, entries: dict[str, Any]) -> None:
+    """Raise Damaged unless the files of a checkpoint are those of `entries`, byte for byte."""
+    present = {}
+    for p in at.rglob("*"):
+        inner = p.relative_to(at)
+        if p.is_file() and not any(part.startswith(".") for part in inner.parts):
+            present[inner.as_posix()] = p
+    for name, known in entries.items():
+        if name not in present:
             raise Damaged(f"{at / name if name in NEEDED else shown(name)} is missing in {at.name}")
-        file = there.pop(name)
+        file = present.pop(name)
         if file.stat().st_size != known["bytes"]:
             raise Damaged(f"{file} has {file.stat().st_size} bytes instead of {known['bytes']}")
         if checksum(file) != known["sha256"]:
             raise Damaged(
                 f"{file} is damaged: it has other bytes than were written (another sha256)"
             )
-    strange = sorted({*there} - {STATE, HISTORY})
-    if strange:  # what transformers finds beside its own files it reads
+    strange = sorted({*present} - {STATE, HISTORY})
+    if strange:  # transformers reads what it finds beside its own files
         raise Damaged(
-            f"{at} holds {shown(strange[0])}, which was not there when the checkpoint was written; remove it to go on"
+            f"{at} holds {shown(strange[0])}, which was not there when the checkpoint was written; "
+            "remove it to go on"
         )
-    return state
 
 
-def check_shape(at: Path, found: Any, shape: dict[str, Any], where: str = "") -> None:
-    """Raise Damaged unless `found` has what `shape` names, and of that kind."""
+def check_shape(at: Path, value: Any, shape: dict[str, Any], where: str = "") -> None:
+    """Raise Damaged unless `value` has the keys of `shape`, each with a value of that type."""
     for key, kind in shape.items():
-        value = found.get(key) if isinstance(found, dict) else None
+        inner = value.get(key) if isinstance(value, dict) else None
         if isinstance(kind, dict):
-            check_shape(at, value, kind, f"{where}{key}.")
-        elif not isinstance(value, kind) or isinstance(value, bool) and kind is int:
+            check_shape(at, inner, kind, f"{where}{key}.")
+        elif not isinstance(inner, kind) or isinstance(inner, bool) and kind is int:
             raise Damaged(
-                f"{at / STATE} is none that sdpo_lab wrote: {shown(where + key)} is {shown(value)}"
+                f"{at / STATE} is none that sdpo_lab wrote: {shown(where + key)} is {shown(inner)}"
             )
 
 
 def history_of(at: Path) -> Path:
-    """The history of a checkpoint: in its own folder where a save that had leave to overwrite it was cut short, else in the run's."""
+    """The history of a checkpoint: in its own folder where a save that was allowed to overwrite it
+    was cut short, else in the run's."""
     return at / HISTORY if (at / HISTORY).exists() else at.parent / HISTORY
 
 
 def check_history(file: Path, known: dict[str, Any]) -> Any:
-    """The sha256, to be gone on with, of the first `known["bytes"]` of a history file. Raises Damaged when they are not those that were written."""
+    """The sha256 object, to be updated by later lines, of the first `known["bytes"]` of a history
+    file. Raises Damaged unless they are those that were written."""
     if not file.is_file():
         raise Damaged(f"{file} is missing")
     digest, left = hashlib.sha256(), known["bytes"]
@@ -145,7 +162,8 @@ def check_history(file: Path, known: dict[str, Any]) -> Any:
         )
     if digest.hexdigest() != known["sha256"]:
         raise Damaged(
-            f"{file} is damaged: its first {known['bytes']} bytes are not those that were written (another sha256)"
+            f"{file} is damaged: its first {known['bytes']} bytes are not those that were written "
+            "(another sha256)"
         )
     return digest
 
@@ -159,15 +177,14 @@ def is_whole(at: Path) -> bool:
 
 
 def has_student(at: Path) -> bool:
-    """Are all weights of the student there: by their checksum, or where that is not to be had, by what the file says of itself?"""
+    """Are all weights of the student there? By their checksum, or where that cannot be read, by
+    what the file says of itself."""
     from safetensors import SafetensorError, safe_open
 
     file = at / "student.safetensors"
     try:
-        return (
-            checksum(file)
-            == from_json((at / STATE).read_text(encoding="utf-8"))["files"][file.name]["sha256"]
-        )
+        state = from_json((at / STATE).read_text(encoding="utf-8"))
+        return checksum(file) == state["files"][file.name]["sha256"]
     except UNREADABLE:
         pass
     try:
@@ -181,6 +198,7 @@ def has_student(at: Path) -> bool:
 
 
 def entry(file: Path) -> dict[str, Any]:
+    """What is kept of a file, to compare it with later."""
     return {"bytes": file.stat().st_size, "sha256": checksum(file)}
 
 
@@ -199,7 +217,10 @@ def link(file: Path, to: Path) -> None:
 
 @contextmanager
 def alone(folder: Path, seconds: float = 30.0) -> Iterator[None]:
-    """The only one, of all processes and trainers, to write into `folder`, which exists. Raises OSError when another one is at it for `seconds`."""
+    """No other process or trainer writes into `folder`, which exists, inside this block.
+
+    Raises OSError when another one holds it for `seconds`.
+    """
     descriptor = None if fcntl is None else os.open(folder, os.O_RDONLY)
     try:
         began = time.monotonic()
@@ -222,9 +243,9 @@ def alone(folder: Path, seconds: float = 30.0) -> Iterator[None]:
 
 
 def sync(path: Path) -> None:
-    """On the disk, not only on its way there."""
+    """Return when a file or folder is on the disk, not only on its way there."""
     if path.is_dir() and os.name != "posix":
-        return  # a folder cannot be opened there
+        return  # elsewhere a folder cannot be opened
     descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
     try:
         os.fsync(descriptor)

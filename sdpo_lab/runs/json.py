@@ -20,8 +20,9 @@ def each_float(value: Any, change: Callable[[float], Any]) -> Any:
 
 
 def to_json(value: Any) -> str:
-    """One line, all of it ASCII; a number that JSON lacks becomes {"not finite": "nan"}, and a dictionary that looks like that has its value in a list. A
-    number of numpy becomes Python's. Raises ValueError for what is none of these."""
+    """One line, all of it ASCII; a number that JSON lacks becomes {"not finite": "nan"}, and a
+    dictionary that looks like that has its value in a list. A number of numpy becomes Python's.
+    Raises ValueError for what is none of these."""
 
     def tidy(v: Any) -> Any:
         v = v.item() if isinstance(v, (np.number, np.bool_)) else v
@@ -35,7 +36,8 @@ def to_json(value: Any) -> str:
         return json.dumps(tidy(value), allow_nan=False)
     except (TypeError, RecursionError) as error:
         raise ValueError(
-            f"a run is saved as JSON, and this is none: {error}. Problem.data, a task's dials and its state_dict() must be JSON-able"
+            f"a run is saved as JSON, and this is none: {error}. Problem.data, a task's dials and "
+            "its state_dict() must be JSON-able"
         ) from error
 
 
@@ -43,7 +45,7 @@ def from_json(text: str) -> Any:
     def read(d: dict[str, Any]) -> Any:
         if set(d) != {"not finite"}:
             return d
-        found = d["not finite"]
-        return {"not finite": found[0]} if isinstance(found, list) else float(found)
+        value = d["not finite"]
+        return {"not finite": value[0]} if isinstance(value, list) else float(value)
 
     return json.loads(text, object_hook=read)

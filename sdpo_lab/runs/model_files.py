@@ -1,4 +1,7 @@
-"""The model of a checkpoint without its weights: config, tokenizer, the settings of an adapter. Nothing in these files is run, whoever wrote them."""
+"""The model of a checkpoint without its weights: config, tokenizer, the settings of an adapter.
+
+Nothing in these files is run, whoever wrote them.
+"""
 
 from __future__ import annotations
 
@@ -8,84 +11,67 @@ from typing import Any
 import torch
 
 from sdpo_lab.core.checks import shown
-from sdpo_lab.core.loop import Loop
 from sdpo_lab.core.scoring import unwrapped
 from sdpo_lab.models.loading import add_adapter, check_attention, read_config
 from sdpo_lab.runs.files import STATE
 from sdpo_lab.runs.json import from_json
 
-#: What is saved and read of a LoRA adapter's config. The others name modules and files, or are for training that is not done here.
-LORA_FIELDS = (
-    "peft_type",
-    "task_type",
-    "r",
-    "lora_alpha",
-    "target_modules",
-    "exclude_modules",
-    "lora_dropout",
-    "fan_in_fan_out",
-    "bias",
-    "lora_bias",
-    "use_rslora",
-    "use_dora",
-    "modules_to_save",
-    "init_lora_weights",
-    "layers_to_transform",
-    "layers_pattern",
-    "rank_pattern",
-    "alpha_pattern",
-    "layer_replication",
-    "target_parameters",
-    "trainable_token_indices",
-    "ensure_weight_tying",
-    "inference_mode",
-    "base_model_name_or_path",
-    "revision",
+ADAPTER = "adapter.json"
+#: What is saved and read of a LoRA adapter's config. Its other fields name modules and files, or
+#: are for training that is not done here.
+LORA_FIELDS = tuple(
+    """
+    peft_type task_type r lora_alpha target_modules exclude_modules lora_dropout fan_in_fan_out bias
+    lora_bias use_rslora use_dora modules_to_save init_lora_weights layers_to_transform
+    layers_pattern rank_pattern alpha_pattern layer_replication target_parameters
+    trainable_token_indices ensure_weight_tying inference_mode base_model_name_or_path revision
+    """.split()
 )
+#: Fields that are for other ways of loading: neither saved nor in the way.
+IGNORED_FIELDS = ("auto_mapping", "peft_version")
 
 
 def adapter(model: Any) -> dict[str, Any] | None:
-    found = getattr(model, "peft_config", None)
-    if not found:
+    """The settings of a model's LoRA adapter as JSON has them; None for a model without an adapter.
+    Raises ValueError for another kind of adapter, and for several."""
+    configs = getattr(model, "peft_config", None)
+    if not configs:
         return None
-    if list(found) != ["default"] or found["default"].peft_type != "LORA":
+    if list(configs) != ["default"] or configs["default"].peft_type != "LORA":
         raise ValueError(
-            f"only a model with one LoRA adapter named 'default' can be saved as a run; this one has {found}"
+            "only a model with one LoRA adapter named 'default' can be saved as a run; this one "
+            f"has {configs}"
         )
-    return lora_fields(
-        {
-            key: sorted(value) if isinstance(value, set) else value
-            for key, value in found["default"].to_dict().items()
-        }
-    )
+    fields = configs["default"].to_dict()
+    return lora_fields({k: sorted(v) if isinstance(v, set) else v for k, v in fields.items()})
 
 
-def lora_fields(found: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a LoRA adapter's config that are saved and read. Raises ValueError where one of the others is in use: some of those name modules and files
-    that peft would load."""
+def lora_fields(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a LoRA adapter's config that are saved and read. Raises ValueError where one of
+    the others is in use: some of those name modules and files that peft would load."""
     from peft import LoraConfig
 
     default = LoraConfig().to_dict()
-    for key, value in found.items():
-        if (
-            key not in (*LORA_FIELDS, "auto_mapping", "peft_version")
-            and value
-            and value != default.get(key)
-        ):  # those two are for other ways of loading
+    for key, value in fields.items():
+        handled = key in LORA_FIELDS or key in IGNORED_FIELDS
+        if not handled and value and value != default.get(key):
             raise ValueError(
-                f"the adapter's config has {shown(key)} = {shown(value)}, which cannot be saved and read here; of LoRA's settings these can: {', '.join(LORA_FIELDS)}"
+                f"the adapter's config has {shown(key)} = {shown(value)}, which cannot be saved "
+                f"and read here; of LoRA's settings these can: {', '.join(LORA_FIELDS)}"
             )
-    return {key: value for key, value in found.items() if key in LORA_FIELDS and key in default}
+    return {key: value for key, value in fields.items() if key in LORA_FIELDS and key in default}
 
 
-def write_skeleton(trainer: Loop, folder: Path) -> None:
-    unwrapped(trainer.model).config.save_pretrained(folder)
-    trainer.model.generation_config.save_pretrained(folder)
-    trainer.tokenizer.save_pretrained(folder)
+def write_skeleton(model: Any, tokenizer: Any, folder: Path) -> None:
+    """All of model and tokenizer that is no tensor, and no adapter."""
+    unwrapped(model).config.save_pretrained(folder)
+    model.generation_config.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 def read_skeleton(folder: Path, attention: str) -> tuple[Any, Any]:
-    """(model whose weights are yet to be filled in, tokenizer). Code that lies there is never run, and nobody is asked whether to."""
+    """(model whose weights are yet to be filled in, tokenizer). Code that lies in the folder is
+    never run, and nobody is asked whether to."""
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
     check_attention(f"{folder.parent / STATE}", attention)
@@ -96,15 +82,19 @@ def read_skeleton(folder: Path, attention: str) -> tuple[Any, Any]:
         attn_implementation=attention,
     )
     model.generation_config = GenerationConfig.from_pretrained(folder)
-    if (folder / "adapter.json").exists():
-        from peft import LoraConfig
-
-        fields = from_json((folder / "adapter.json").read_text(encoding="utf-8"))
-        if not isinstance(fields, dict) or fields.pop("peft_type", None) != "LORA":
-            raise ValueError(f"{folder / 'adapter.json'} is not the config of a LoRA adapter")
-        lora = LoraConfig(**lora_fields(fields))
-        model.name_or_path = (
-            lora.base_model_name_or_path
-        )  # where it once came from, not where it lies now
-        model = add_adapter(model, lora)
+    if (folder / ADAPTER).exists():
+        model = with_adapter(model, folder / ADAPTER)
     return model, AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+
+
+def with_adapter(model: Any, file: Path) -> Any:
+    """The model with the adapter that a file describes. Raises ValueError for a file of others."""
+    from peft import LoraConfig
+
+    fields = from_json(file.read_text(encoding="utf-8"))
+    if not isinstance(fields, dict) or fields.pop("peft_type", None) != "LORA":
+        raise ValueError(f"{file} is not the config of a LoRA adapter")
+    lora = LoraConfig(**lora_fields(fields))
+    # for the adapter's config: where the model once came from, not where it lies now
+    model.name_or_path = lora.base_model_name_or_path
+    return add_adapter(model, lora)

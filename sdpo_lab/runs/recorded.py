@@ -1,4 +1,4 @@
-"""The file format of recorded runs, which are shipped: numbers of every step and evaluation, without the attempts."""
+"""The file format of recorded runs, which are shipped: the numbers of all steps and evaluations."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ FORMAT = 1
 
 @dataclass
 class RunRecord:
-    """A recorded run: all that is needed to do it again, and what came out. Shipped as JSON in `experiments/records/`."""
+    """A recorded run: all that is needed to do it again, and what came out. Shipped as JSON in
+    `experiments/records/`."""
 
     name: str  #: what was compared, e.g. "sdpo", "grpo"
     task: dict[str, Any]  #: {"name": ..., **dials}
@@ -55,7 +56,7 @@ def model_checksum(folder: str | Path) -> str:
 
 
 def write_records(path: str | Path, runs: list[RunRecord]) -> None:
-    """Write recorded runs: one line a run, rows as columns, numbers to six digits, not-a-number as null."""
+    """One line a run, rows as columns, numbers to six digits, not-a-number as null."""
     lines = []
     for run in runs:
         fields = asdict(run)
@@ -76,7 +77,8 @@ def write_records(path: str | Path, runs: list[RunRecord]) -> None:
 def read_records(path: str | Path) -> list[RunRecord]:
     """Read recorded runs. Raises ValueError for a file of another format.
 
-    A setting that was added after a run was recorded gets its default: what was done when there was no choice.
+    A setting that was added after a run was recorded gets its default: what was done when there was
+    no choice.
     """
     runs = json.loads(Path(path).read_text(encoding="utf-8"))
     for run in runs:
