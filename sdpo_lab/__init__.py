@@ -1,8 +1,10 @@
-"""sdpo_lab: understand, see and experiment with SDPO (Self-Distillation Policy Optimization, arXiv 2601.20802)."""
+"""sdpo_lab: understand, see and experiment with SDPO (Self-Distillation Policy Optimization,
+arXiv 2601.20802)."""
 
 import importlib
+from typing import Any
 
-from sdpo_lab import _moved, views
+from sdpo_lab import _moved, tasks, views
 from sdpo_lab._version import __version__
 from sdpo_lab.analysis.credit import Credit, credit
 from sdpo_lab.analysis.evaluation import Evaluation
@@ -58,6 +60,7 @@ __all__ = [
     "preflight",
     "rollout",
     "task_from_function",
+    "tasks",
     "teacher_attempts",
     "training_memory",
     "views",
@@ -66,7 +69,7 @@ __all__ = [
 _moved.install()
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name in _moved.MOVED or name == "experiments":  # loaded when first asked for
         return importlib.import_module(f"sdpo_lab.{name}")
     raise AttributeError(f"module 'sdpo_lab' has no attribute {name!r}")

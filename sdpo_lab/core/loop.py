@@ -17,7 +17,7 @@ import torch
 from sdpo_lab.core import losses
 from sdpo_lab.core.chat import encode_chat
 from sdpo_lab.core.checks import check_model, check_task, unknown_names
-from sdpo_lab.core.config import SDPOConfig, no_policy_term, on_policy
+from sdpo_lab.core.config import LIVE_FIELDS, SDPOConfig, no_policy_term, on_policy
 from sdpo_lab.core.objective import Tokens, backward, chunks
 from sdpo_lab.core.records import History, StepRecord, summary
 from sdpo_lab.core.reprompt import encode_teacher, reprompt
@@ -64,21 +64,7 @@ class Loop:
     """
 
     #: Fields that may be changed while a run is under way, through `apply`.
-    LIVE_FIELDS = (
-        "learning_rate",
-        "teacher_update_rate",
-        "temperature",
-        "distillation_alpha",
-        "distillation_weight",
-        "include_environment_feedback",
-        "normalize",
-        "max_grad_norm",
-        "teacher_model_kind",
-        "reprompt_template",
-        "solution_template",
-        "feedback_template",
-        "per_device_train_batch_size",
-    )
+    LIVE_FIELDS = LIVE_FIELDS
 
     def __init__(
         self, model: Any, tokenizer: Any, task: Task, config: SDPOConfig | None = None

@@ -1,65 +1,62 @@
-"""What may be turned while a run is under way: the dashboard's knobs, and why one would do nothing."""
+"""The knobs of a dashboard: what may be turned while a run is under way, and why one would do
+nothing. Ranges, choices and reasons are `core.config`'s; here are the words of the page."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from sdpo_lab.core.checks import check_choice
-from sdpo_lab.core.config import INERT, TEACHERS, TEMPLATES, SDPOConfig
+from sdpo_lab.core.config import CHOICES, TEMPLATES, SDPOConfig
+from sdpo_lab.models.prompt_forms import CONFIGS
 
 TEMPLATE = "template"  # one knob for the strings that belong together
-# where the configuration does not have the reason in words a reader of the page knows
-REASONS = {"distillation_weight=0 is GRPO, which has no teacher": "GRPO has no teacher"}
+TEMPLATE_FIELDS = ("reprompt_template", "solution_template", "feedback_template")
+OWN = "your own"
 
 
 def knobs(trainer: Any) -> list[dict[str, Any]]:
-    """The knobs of a trainer in their order, the first for first sight. Ranges are widened where its own value lies outside.
+    """The knobs of a trainer in their order, the first for first sight.
 
-    {"field", "label", "kind": "slider" with "low", "high", "log", "zero" (may be 0) | "choice" with "choices" | "switch", "says"}
+    {"field", "label", "kind", "says"}, where the kind is "slider" with "low", "high", "log" and
+    "zero" (may be 0), "choice" with "choices", or "switch".
     """
     c = trainer.config
-    found = [
-        slider("learning_rate", "Learning rate", c, 1e-6, 1e-1),
+    templates = [*presets(), *([OWN] if template_of(c) == OWN else [])]
+    offered = [
+        slider(c, "learning_rate", "Learning rate", 1e-6, 1e-1),
         slider(
+            c,
             "teacher_update_rate",
             "Teacher rate",
-            c,
             1e-4,
             1.0,
             zero=True,
             says="how fast the teacher follows the student",
         ),
-        {
-            "field": "teacher_model_kind",
-            "label": "Teacher",
-            "kind": "choice",
-            "choices": list(TEACHERS),
-            "says": "another one begins as the student is then",
-        },
+        choice(
+            "teacher_model_kind",
+            "Teacher",
+            CHOICES["teacher_model_kind"],
+            says="another one begins as the student is then",
+        ),
         slider(
+            c,
             "distillation_alpha",
             "Divergence",
-            c,
             0.0,
             1.0,
             log=False,
             says="0 forward KL, 1 reverse KL, between: Jensen-Shannon",
         ),
         slider(
+            c,
             "temperature",
             "Temperature",
-            c,
             0.1,
             3.0,
             says="of sampling, and of both roles in the loss",
         ),
-        {
-            "field": TEMPLATE,
-            "label": "Template",
-            "kind": "choice",
-            "choices": [*presets(), *([OWN] if template_of(c) == OWN else [])],
-            "says": "the words around what the teacher is shown",
-        },
+        choice(TEMPLATE, "Template", templates, says="the words around what the teacher is shown"),
         {
             "field": "include_environment_feedback",
             "label": "Show feedback",
@@ -67,22 +64,23 @@ def knobs(trainer: Any) -> list[dict[str, Any]]:
             "says": "off: only a sibling's success is shown",
         },
         slider(
+            c,
             "distillation_weight",
             "SDPO or GRPO",
-            c,
             0.0,
             1.0,
             log=False,
             says="1 SDPO, 0 GRPO, between: both losses",
         ),
     ]
-    return [k for k in found if all(f in trainer.LIVE_FIELDS for f in fields_of(k["field"]))]
+    live = set(trainer.LIVE_FIELDS)
+    return [k for k in offered if live.issuperset(fields_of(k["field"]))]
 
 
 def slider(
+    config: SDPOConfig,
     field: str,
     label: str,
-    config: Any,
     low: float,
     high: float,
     *,
@@ -90,6 +88,7 @@ def slider(
     zero: bool = False,
     says: str = "",
 ) -> dict[str, Any]:
+    """A slider from `low` to `high`, widened where the field's value lies outside."""
     value = getattr(config, field)
     return {
         "field": field,
@@ -103,30 +102,31 @@ def slider(
     }
 
 
-OWN = "your own"
+def choice(field: str, label: str, choices: Any, *, says: str) -> dict[str, Any]:
+    return {
+        "field": field,
+        "label": label,
+        "kind": "choice",
+        "choices": list(choices),
+        "says": says,
+    }
 
 
 def presets() -> dict[str, dict[str, str]]:
-    """The templates there are by name: {"paper": {"reprompt_template": ..., ...}, "trl": ...}."""
-    from sdpo_lab.models.prompt_forms import CONFIGS
-
+    """The templates by name: {"paper": {"reprompt_template": ..., ...}, "trl": ...}."""
     return {
-        name: {field: getattr(c, field) for field in fields_of(TEMPLATE)}
-        for name, c in CONFIGS.items()
+        name: {field: getattr(c, field) for field in TEMPLATE_FIELDS} for name, c in CONFIGS.items()
     }
 
 
 def fields_of(knob: str) -> tuple[str, ...]:
     """The fields of SDPOConfig that a knob sets."""
-    return (
-        ("reprompt_template", "solution_template", "feedback_template")
-        if knob == TEMPLATE
-        else (knob,)
-    )
+    return TEMPLATE_FIELDS if knob == TEMPLATE else (knob,)
 
 
 def change(knob: object, value: Any) -> dict[str, Any]:
-    """What to pass to `LiveRun.set` when a knob is turned to `value`. ValueError for a template that is not there."""
+    """What to pass to `LiveRun.set` when a knob is turned to `value`. ValueError for a template
+    that is not there."""
     if knob != TEMPLATE:
         return {str(knob): value}
     check_choice(TEMPLATE, value, presets())
@@ -135,7 +135,7 @@ def change(knob: object, value: Any) -> dict[str, Any]:
 
 def template_of(config: Any) -> str:
     """The name of the templates in use; `OWN` when they are none of `presets`."""
-    used = {field: getattr(config, field) for field in fields_of(TEMPLATE)}
+    used = {field: getattr(config, field) for field in TEMPLATE_FIELDS}
     return next((name for name, texts in presets().items() if texts == used), OWN)
 
 
@@ -148,35 +148,23 @@ def value_of(knob: str, config: Any) -> Any:
     return template_of(config) if knob == TEMPLATE else getattr(config, knob)
 
 
-def why_idle(knob: str, config: Any) -> str:
+def why_idle(knob: str, config: SDPOConfig) -> str:
     """In words, why turning a knob changes nothing in this configuration; "" when it does."""
-    if (
-        knob == "teacher_update_rate"
-        and config.distillation_weight > 0
-        and config.teacher_model_kind in ("frozen", "live")
-    ):
-        return f"a {config.teacher_model_kind} teacher has no rate"
-    if (
-        knob == "distillation_alpha"
-        and config.distillation_weight > 0
-        and config.distillation_mode in ("sampled_token", "sequence")
-    ):
-        return f"{config.distillation_mode!r} follows the reverse KL"
-    field = fields_of(knob)[0]
-    reason = next((reason for name, inert, reason in INERT if name == field and inert(config)), "")
-    return REASONS.get(reason, reason)
+    reasons = config.why_inert(fields_of(knob)[0])
+    return (reasons[0].short or reasons[0].why).format(c=config) if reasons else ""
 
 
-def told(fields: dict[str, Any]) -> dict[str, Any]:
-    """A change as it is told: the strings of a template by its name."""
+def by_name(fields: dict[str, Any]) -> dict[str, Any]:
+    """A change as it is shown: the strings of a template by its name."""
     short = {f: v for f, v in fields.items() if f not in TEMPLATES}
     if len(short) < len(fields):
-        short[TEMPLATE] = next(
-            (
-                name
-                for name, texts in presets().items()
-                if all(fields.get(f) == text for f, text in texts.items())
-            ),
-            OWN,
+        names = (
+            name
+            for name, texts in presets().items()
+            if all(fields.get(f) == text for f, text in texts.items())
         )
+        short[TEMPLATE] = next(names, OWN)
     return short
+
+
+told = by_name  # its name until now, for one version

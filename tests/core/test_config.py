@@ -1,8 +1,23 @@
 import dataclasses
+import inspect
+import runpy
+import warnings
+from typing import get_args
 
 import pytest
 
-from sdpo_lab.core.config import CHOICES, INERT, OPTIONAL, PRESETS, RANGES, TEMPLATES, SDPOConfig
+from sdpo_lab.core.config import (
+    CHOICES,
+    INERT,
+    KNOWN,
+    OPTIONAL,
+    PRESET_SOURCES,
+    PRESETS,
+    RANGES,
+    TEMPLATES,
+    SDPOConfig,
+)
+from tests.conftest import ROOT
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -174,3 +189,39 @@ def test_groups_must_fill_the_batch():
 def test_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         SDPOConfig().seed = 3
+
+
+def test_the_signature_has_every_field_with_its_type_and_default():
+    parameters = inspect.signature(SDPOConfig).parameters
+    for f in dataclasses.fields(SDPOConfig):
+        assert parameters[f.name].default == f.default and parameters[f.name].annotation == f.type
+        assert f"{f.name}: {KNOWN[f.name]['help']}" in SDPOConfig.__doc__
+    assert len(parameters) == len(KNOWN)
+    assert get_args(parameters["teacher_model_kind"].annotation) == CHOICES["teacher_model_kind"]
+
+
+def test_a_subclass_may_add_a_field():
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Mine(SDPOConfig):
+        temperature: float = 0.5
+
+    mine = Mine(learning_rate=0.1)
+    assert mine.explicit == {"learning_rate"} and mine.replace(seed=1).temperature == 0.5
+
+
+def test_the_page_of_the_settings_is_written_from_them():
+    script = runpy.run_path(str(ROOT / "tools" / "config_table.py"))
+    written = (ROOT / "docs" / "config.md").read_text(encoding="utf-8")
+    assert written == script["page"](), "run python tools/config_table.py"
+
+
+def test_every_preset_has_a_source():
+    assert PRESET_SOURCES.keys() == PRESETS.keys()
+
+
+def test_fields_marked_as_ours_are_those_that_trl_lacks():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sdpo = pytest.importorskip("trl.experimental.sdpo")
+    theirs = {f.name for f in dataclasses.fields(sdpo.SDPOConfig)}
+    assert {name for name, known in KNOWN.items() if known["ours"]} == KNOWN.keys() - theirs
