@@ -1,6 +1,8 @@
-"""Checks for the exercises of the notebooks: each calls the reader's function, and says which of the classic mistakes it saw.
+"""Checks for the exercises of the notebooks: each calls the reader's function, and says which of
+the classic mistakes it saw.
 
-Every check returns one sentence. "✓" is right, "✗" is wrong and says how, "○" means that nothing has been written yet. A notebook has its own module.
+Every check returns one sentence. "✓" is right, "✗" is wrong and says how, "○" means that nothing
+has been written yet. A notebook has its own module.
 """
 
 from sdpo_lab.exercises.common import UNWRITTEN
