@@ -6,11 +6,13 @@ from typing import Any
 
 from sdpo_lab import _moved, tasks, views
 from sdpo_lab._version import __version__
+from sdpo_lab.analysis.contexts import contexts
 from sdpo_lab.analysis.credit import Credit, credit
 from sdpo_lab.analysis.evaluation import Evaluation
+from sdpo_lab.analysis.familiarity import Familiarity, familiarity
 from sdpo_lab.analysis.preflight import Preflight, preflight
+from sdpo_lab.analysis.rescoring import teacher_attempts
 from sdpo_lab.analysis.timeline import Timeline
-from sdpo_lab.analysis.what_if import Familiarity, contexts, familiarity, teacher_attempts
 from sdpo_lab.core import losses
 from sdpo_lab.core.config import SDPOConfig
 from sdpo_lab.core.records import History, StepRecord

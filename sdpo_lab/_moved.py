@@ -50,10 +50,29 @@ MOVED = {
     "views.progress": "live.progress",
     "views.worker": "live.worker",
     "views.worries": "live.diagnostics",
-    "what_if": "analysis.what_if",
+    "analysis.what_if": "analysis.rescoring",
+    "what_if": "analysis.rescoring",
+}
+WHAT_IF = {
+    "Credit": "analysis.credit",
+    "Familiarity": "analysis.familiarity",
+    "KINDS": "analysis.familiarity",
+    "PRESETS": "analysis.contexts",
+    "Rescorer": "analysis.credit",
+    "TAUGHT": "analysis.familiarity",
+    "THRESHOLD": "analysis.familiarity",
+    "contexts": "analysis.contexts",
+    "familiarity": "analysis.familiarity",
+    "kinds_of": "analysis.contexts",
+    "load_taught": "analysis.familiarity",
+    "phrase_hash": "analysis.familiarity",
+    "phrases": "analysis.familiarity",
+    "pieces": "analysis.familiarity",
+    "unrelated_feedback": "analysis.contexts",
 }
 #: {old path: {name: the new path of the module it is in}}, of names that went another way than their module
 NAMES = {
+    "analysis.what_if": WHAT_IF,
     "errors": {"check_rollouts": "core.rollouts"},
     "records": {
         "FORMAT": "runs.recorded",
@@ -66,6 +85,7 @@ NAMES = {
         "to_json": "runs.json",
         "write_records": "runs.recorded",
     },
+    "what_if": WHAT_IF,
 }
 
 

@@ -1,1 +1,1 @@
-"""What can be found out about a model, a task or a run: credit, evaluation, contexts, timelines, preflight."""
+"""Of a model, a task or a run: credit, evaluation, contexts, familiarity, timelines, preflight."""

@@ -7,13 +7,17 @@ from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Any
 
-from sdpo_lab.analysis.evaluation import wilson
-from sdpo_lab.core.checks import check_kind, check_model, check_range
+from sdpo_lab.analysis.credit import given_config
+from sdpo_lab.analysis.evaluation import solved, wilson
+from sdpo_lab.core.checks import check_model, check_range
 from sdpo_lab.core.config import SDPOConfig
 from sdpo_lab.core.loop import Loop
+from sdpo_lab.core.records import StepRecord
 from sdpo_lab.core.reprompt import teacher_messages
-from sdpo_lab.core.rollouts import Rollout, group_rollouts, rollout
-from sdpo_lab.core.task import Problem, Task, judge_all
+from sdpo_lab.core.rollouts import Rollout, group_rollouts
+from sdpo_lab.core.task import Problem, Task
+
+MOST_ANSWERS = 256  # of the teacher, of each kind
 
 
 @dataclass(frozen=True)
@@ -31,16 +35,16 @@ class Share:
         return wilson(self.successes, self.n) if self.n else (0.0, 1.0)
 
     def __str__(self) -> str:
-        return (
-            f"{float(self):.1%} ({self.interval[0]:.1%} to {self.interval[1]:.1%}, n={self.n})"
-            if self.n
-            else "none to measure"
-        )
+        if not self.n:
+            return "none to measure"
+        low, high = self.interval
+        return f"{float(self):.1%} ({low:.1%} to {high:.1%}, n={self.n})"
 
 
 @dataclass(frozen=True)
 class Preflight:
-    """What `preflight` found. `print(report)` shows it; `report.ready` is the answer as a bool."""
+    """What `preflight` measured. `print(report)` shows it; `report.ready` is the answer as a
+    bool."""
 
     pass_at_1: Share
     pass_at_k: Share  #: groups with a success, of all groups
@@ -76,95 +80,106 @@ def preflight(
     n: int = 32,
     seed: int = 0,
 ) -> Preflight:
-    """Try a task out: `n` training problems, a group of attempts at each, and the teacher's own answers. The weights stay as they are.
+    """Try a task out: `n` training problems, a group of attempts at each, and the teacher's own
+    answers. The weights stay as they are.
 
-    The steps are those of a trainer with learning rate 0, so attempts, contexts and times are what training will have. A solution is a sibling's
-    success, or else `task.solution(problem)` where the task has such a method. Raises what `SDPOTrainer` and the task raise.
+    The steps are those of a trainer with learning rate 0, so attempts, contexts and times are what
+    training will have. A solution is a sibling's success, or else `task.solution(problem)` where
+    the task has such a method. Raises what `SDPOTrainer` and the task raise.
     """
     check_model(model, tokenizer)
-    check_kind(
-        "config", config, (SDPOConfig, type(None)), "an SDPOConfig, or None for the preset 'laptop'"
-    )
+    config = given_config(config)
     check_range("n", n, int, 1, 10_000)
-    config = SDPOConfig.preset("laptop") if config is None else config
     if config.distillation_weight == 0:
         raise ValueError(
             "distillation_weight=0 is GRPO, which has no teacher to try out; use another config"
         )
-    was_training = model.training
-    trainer = Loop(
-        model, tokenizer, task, config.replace(learning_rate=0.0, warmup_steps=0, seed=seed)
+    records = trial_steps(model, tokenizer, task, config, n, seed)
+    groups = [group for record in records for group in group_rollouts(record.rollouts)]
+
+    # whose teacher could be shown what
+    attempts, solved_groups, feedbacks, solutions, failed = 0, 0, [], [], 0
+    for group in groups:
+        right = [a.text for a in group if a.reward >= config.success_reward_threshold]
+        attempts += len(group)
+        failed += len(group) - len(right)
+        solved_groups += bool(right)
+        for a in group:
+            if a.reward >= config.success_reward_threshold:
+                continue
+            if a.feedback:
+                feedbacks.append(shown(a, config, feedback=a.feedback))
+            if solution := known_solution(a, right, task):
+                solutions.append(shown(a, config, solution=solution))
+
+    measured = dict(
+        pass_at_1=Share(attempts - failed, attempts),
+        pass_at_k=Share(solved_groups, len(groups)),
+        k=config.num_generations,
+        teacher_feedback=answers(model, tokenizer, task, config, feedbacks, seed),
+        teacher_solution=answers(model, tokenizer, task, config, solutions, seed),
+        active=fmean(r.metrics["active_fraction"] for r in records),
+        judge_said=len(feedbacks) / failed if failed else 1.0,
+        seconds_per_step=median(r.seconds for r in records[1:]),  # the first one warms up
     )
-    groups_a_step = config.generation_batch_size // config.num_generations
+    ready, advice = advise(**measured)
+    return Preflight(**measured, ready=ready, advice=advice)
+
+
+def trial_steps(
+    model: Any, tokenizer: Any, task: Task, config: SDPOConfig, n: int, seed: int
+) -> list[StepRecord]:
+    """At least two steps that change no weight, on at least `n` problems."""
+    was_training = model.training
+    still = config.replace(learning_rate=0.0, warmup_steps=0, seed=seed)
+    trainer = Loop(model, tokenizer, task, still)
+    groups_per_step = config.generation_batch_size // config.num_generations
     try:
-        records = [trainer.step() for _ in range(max(2, math.ceil(n / groups_a_step)))]
+        return [trainer.step() for _ in range(max(2, math.ceil(n / groups_per_step)))]
     finally:
         model.train(was_training)
-    groups = [g for r in records for g in group_rollouts(r.rollouts)]
-    attempts = [a for g in groups for a in g]
-    right = {id(a) for a in attempts if a.reward >= config.success_reward_threshold}
-    failed = [a for a in attempts if id(a) not in right]
-    shown_feedback = [(a, "", a.feedback) for a in failed if a.feedback]
-    shown_solution = [
-        (a, s, "")
-        for g in groups
-        for a in g
-        if id(a) not in right and (s := known_solution(a, g, right, task))
-    ]
-    found = dict(
-        pass_at_1=Share(len(right), len(attempts)),
-        pass_at_k=Share(sum(any(id(a) in right for a in g) for g in groups), len(groups)),
-        k=config.num_generations,
-        teacher_feedback=answers(model, tokenizer, task, config, shown_feedback, seed),
-        teacher_solution=answers(model, tokenizer, task, config, shown_solution, seed),
-        active=fmean(r.metrics["active_fraction"] for r in records),
-        judge_said=len(shown_feedback) / len(failed) if failed else 1.0,
-        seconds_per_step=median(r.seconds for r in records[1:]),
-    )  # the first one warms up
-    ready, advice = advise(**found)
-    return Preflight(**found, ready=ready, advice=advice)
 
 
-def known_solution(attempt: Rollout, group: list[Rollout], right: set[int], task: Task) -> str:
+def known_solution(attempt: Rollout, successes: list[str], task: Task) -> str:
     """A sibling's success, or the task's own solution; "" when there is neither."""
-    sibling = next((a.text for a in group if id(a) in right), "")
-    return sibling or (
-        task.solution(attempt.problem) if callable(getattr(task, "solution", None)) else ""
-    )
+    if successes and successes[0]:
+        return successes[0]
+    own = getattr(task, "solution", None)
+    return own(attempt.problem) if callable(own) else ""
+
+
+#: (the teacher's prompt, the problem it stands for)
+Shown = tuple[list[dict[str, str]], Problem]
+
+
+def shown(attempt: Rollout, config: SDPOConfig, solution: str = "", feedback: str = "") -> Shown:
+    problem = attempt.problem
+    return teacher_messages(problem.messages, solution, feedback, config), problem
 
 
 def answers(
-    model: Any,
-    tokenizer: Any,
-    task: Task,
-    config: SDPOConfig,
-    shown: list[tuple[Rollout, str, str]],
-    seed: int,
-    most: int = 256,
+    model: Any, tokenizer: Any, task: Task, config: SDPOConfig, prompts: list[Shown], seed: int
 ) -> Share:
     """How many of the teacher's fresh answers are right, each in the place of a failed attempt."""
-    shown = shown[:: max(1, len(shown) // most)][:most]
-    asked = [
-        Problem(
-            f"{a.problem.id}/{i}",
-            teacher_messages(a.problem.messages, solution, feedback, config),
-            a.problem.data,
-        )
-        for i, (a, solution, feedback) in enumerate(shown)
-    ]
-    written = rollout(
+    prompts = prompts[:: max(1, len(prompts) // MOST_ANSWERS)][:MOST_ANSWERS]
+    if not prompts:
+        return Share(0, 0)
+    successes = solved(
         model,
         tokenizer,
-        asked,
-        1,
-        config.temperature,
-        seed,
+        task,
+        [Problem(f"{p.id}/{i}", messages, p.data) for i, (messages, p) in enumerate(prompts)],
+        judged_as=[problem for _, problem in prompts],
+        threshold=config.success_reward_threshold,
+        num_generations=1,
+        temperature=config.temperature,
+        seed=seed,
+        step=0,
         max_completion_length=config.max_completion_length,
         top_p=config.top_p,
         batch_size=config.generation_batch_size,
     )
-    verdicts = judge_all(task, [a.problem for a, _, _ in shown], [w.text for w in written])
-    return Share(sum(v.reward >= config.success_reward_threshold for v in verdicts), len(verdicts))
+    return Share(sum(successes), len(successes))
 
 
 def advise(
@@ -179,45 +194,49 @@ def advise(
 ) -> tuple[bool, str]:
     """(will SDPO learn here, in words)."""
     student = float(pass_at_1)
-    better = [
-        name
-        for name, share in (("feedback", teacher_feedback), ("a solution", teacher_solution))
-        if share.n and share.interval[0] > pass_at_1.interval[1]
-    ]
-    usable = [
-        name for name in better if name == "feedback" or pass_at_k.successes
-    ]  # a solution is only ever a sibling's
+    roles = {"feedback": teacher_feedback, "a solution": teacher_solution}
+    better = [n for n, s in roles.items() if s.n and s.interval[0] > pass_at_1.interval[1]]
+    # a solution is only ever a sibling's
+    usable = [name for name in better if name == "feedback" or pass_at_k.successes]
+    problem = ""
     if student > 0.95:
-        return (
-            False,
-            f"Nothing is left to learn: the model solves {student:.0%} already. Turn up the task's difficulty.",
+        problem = (
+            f"Nothing is left to learn: the model solves {student:.0%} already. Turn up the task's "
+            "difficulty."
         )
-    if not pass_at_k.successes and judge_said == 0:
-        return False, (
-            f"SDPO has nothing to learn from: none of {pass_at_1.n} attempts succeeded and the judge says nothing of the failures. Give feedback in judge(), make the task "
-            "easier, or take a stronger model."
+    elif not pass_at_k.successes and judge_said == 0:
+        problem = (
+            f"SDPO has nothing to learn from: none of {pass_at_1.n} attempts succeeded and the "
+            "judge says nothing of the failures. Give feedback in judge(), make the task easier, "
+            "or take a stronger model."
         )
-    if not better:
-        return False, (
-            "SDPO will not learn here: shown feedback or a solution, the model answers no better than without, so its teacher has nothing to teach. Make the feedback say more, "
-            "change the template, or take a model that reads its context (a larger one, or one tuned for chat)."
+    elif not better:
+        problem = (
+            "SDPO will not learn here: shown feedback or a solution, the model answers no better "
+            "than without, so its teacher has nothing to teach. Make the feedback say more, change "
+            "the template, or take a model that reads its context (a larger one, or one tuned for "
+            "chat)."
         )
-    if not usable:
-        return False, (
-            f"The model can use a solution, but none of {pass_at_1.n} attempts was one, and feedback does not help it. Make the feedback say more or the task easier."
+    elif not usable:
+        problem = (
+            f"The model can use a solution, but none of {pass_at_1.n} attempts was one, and "
+            "feedback does not help it. Make the feedback say more or the task easier."
         )
-    if active < 0.05:
-        return (
-            False,
-            f"Only {active:.0%} of the attempts have a teacher that sees anything. Let the judge give feedback on failures, or raise num_generations so that more groups hold a success.",
+    elif active < 0.05:
+        problem = (
+            f"Only {active:.0%} of the attempts have a teacher that sees anything. Let the judge "
+            "give feedback on failures, or raise num_generations so that more groups hold a "
+            "success."
         )
-    share = f"{active:.0%} of the attempts are active"
-    limit = (
-        ""
-        if "feedback" in better or not teacher_feedback.n
-        else " Feedback alone does not help it: what is learnt comes from siblings that succeed."
+    if problem:
+        return False, problem
+    advice = (
+        f"SDPO should learn here: {' and '.join(better)} make{'s' if len(better) == 1 else ''} the "
+        f"model clearly better than its bare {student:.1%}, and {active:.0%} of the attempts are "
+        "active."
     )
-    return (
-        True,
-        f"SDPO should learn here: {' and '.join(better)} make{'s' if len(better) == 1 else ''} the model clearly better than its bare {student:.1%}, and {share}.{limit}",
-    )
+    if "feedback" not in better and teacher_feedback.n:
+        advice += (
+            " Feedback alone does not help it: what is learnt comes from siblings that succeed."
+        )
+    return True, advice

@@ -1,4 +1,5 @@
-"""Which tokens of an attempt are argument names, and what is true of each: the ground truth that credit assignment is measured against."""
+"""Which tokens of an attempt are argument names, and what is true of each: the ground truth that
+credit assignment is measured against."""
 
 from __future__ import annotations
 
@@ -25,37 +26,33 @@ class WrittenName:
 
 
 def written_names(task: Any, problem: Problem, credit: Credit) -> list[WrittenName]:
-    """The argument names of an attempt at one `toolcall` call, in order; [] when it is no call of the tool asked for.
+    """The argument names of an attempt at one `toolcall` call, in order; [] when it is no call of
+    the tool asked for.
 
     Raises ValueError for a problem with several calls.
     """
     if len(problem.data["calls"]) != 1:
         raise ValueError(
-            f"names are told apart in attempts at one call; this problem asks for {len(problem.data['calls'])}. Use load_task('toolcall', calls=1)"
+            "names are told apart in attempts at one call; this problem asks for "
+            f"{len(problem.data['calls'])}. Use load_task('toolcall', calls=1)"
         )
     special = set(credit.tokenizer.all_special_ids)
     text = "".join(t for t, i in zip(credit.tokens, credit.completion_ids) if i not in special)
     calls, wanted = judging.parse_calls(text), problem.data["calls"][0]
     if not calls or len(calls) != 1 or calls[0].func.id != wanted["tool"] or "\n" in text.strip():
         return []
-    names = task.convention[wanted["tool"]]
+    role_of = {name: role for role, name in task.convention[wanted["tool"]].items()}
     errors, _ = judging.find_errors([wanted], task.convention, text)
-    role = {name: r for r, name in names.items()}
+    reported = errors[0].name if errors and errors[0].kind == "unexpected" else None
     indent = len(text.encode()) - len(text.lstrip().encode())
-    found = []
+    names = []
     for keyword in calls[0].keywords:
+        name = keyword.arg
         begin = indent + keyword.col_offset  # ast counts UTF-8 bytes, as spans do
-        end = begin + len(keyword.arg.encode())
+        end = begin + len(name.encode())
         tokens = tuple(t for t, (a, b) in enumerate(credit.spans) if a < end and b > begin)
-        right = keyword.arg in role and judging.literal(keyword.value) == wanted["values"].get(
-            role[keyword.arg]
-        )
-        found.append(
-            WrittenName(
-                keyword.arg,
-                tokens,
-                right,
-                bool(errors) and errors[0].kind == "unexpected" and errors[0].name == keyword.arg,
-            )
-        )
-    return found
+        right = False
+        if name in role_of:
+            right = judging.literal(keyword.value) == wanted["values"].get(role_of[name])
+        names.append(WrittenName(name, tokens, right, reported=name == reported))
+    return names

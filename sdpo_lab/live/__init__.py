@@ -1,1 +1,1 @@
-"""A run that is steered while it goes on: the worker, its measurements, knobs and diagnoses. No widget library is imported here."""
+"""A run that is steered while it goes on: thread, measurements, knobs, diagnostics. No widgets."""

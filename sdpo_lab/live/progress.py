@@ -1,5 +1,5 @@
-"""One line of text that tells how far a run is: redrawn in place in a notebook and a terminal, printed now and then elsewhere. And, in a
-notebook whose page cannot be reached, a picture."""
+"""One line of text that says how far a run is: redrawn in place in a notebook and a terminal,
+printed now and then elsewhere. And, in a notebook whose page cannot be reached, a picture."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ProgressLine:
             return
         self.text, self.drawn_at = text, now
         if self.where == "notebook":
-            self._redraw(text)
+            self.handle = redraw(self.handle, {"text/plain": text})
         elif self.where == "terminal":
             print("\r" + text.ljust(100), end="\n" if last else "", flush=True)
         else:
@@ -42,14 +42,13 @@ class ProgressLine:
         if self.enabled:
             print(text, flush=True)
 
-    def _redraw(self, text: str) -> None:
-        self.handle = redraw(self.handle, {"text/plain": text})
-
 
 class CurvePicture:
-    """A picture below a cell that waits, drawn again in place at most once a second; outside a notebook nothing.
+    """A picture below a cell that waits, drawn again in place at most once a second; outside a
+    notebook nothing.
 
-    `draw()` gives something with a `_repr_html_`. Static HTML in one display, which every front end can show while a cell runs.
+    `draw()` gives something with a `_repr_html_`. Static HTML in one display, which every front end
+    can show while a cell runs.
     """
 
     def __init__(self, draw: Callable[[], Any]) -> None:
@@ -82,20 +81,17 @@ def redraw(handle: Any, bundle: dict[str, str]) -> Any:
 
 
 def describe(run: Any) -> str:
-    """For example "running · 23 of 60 steps · mean reward 0.41 (last 5 steps) · 14 s, about 23 s left · 1.6 steps/s"."""
+    """For example "running · 23 of 60 steps · mean reward 0.41 (last 5 steps) · 14 s, about 23 s
+    left · 1.6 steps/s"."""
     parts = [run.state, f"{run.done} of {run.steps} steps"]
     rewards = [r.reward for r in run.records_since(run.first)[-5:] if math.isfinite(r.reward)]
     if rewards:
-        parts.append(
-            f"mean reward {sum(rewards) / len(rewards):.2f} (last {f'{len(rewards)} steps' if len(rewards) > 1 else 'step'})"
-        )
-    each = run.seconds_per_step
-    left = (
-        f", about {duration(each * (run.steps - run.done))} left"
-        if each and run.state in ("running", "pausing", "paused")
-        else ""
-    )
-    parts.append(duration(run.seconds) + left)
+        steps = f"{len(rewards)} steps" if len(rewards) > 1 else "step"
+        parts.append(f"mean reward {sum(rewards) / len(rewards):.2f} (last {steps})")
+    each, time_spent = run.seconds_per_step, duration(run.seconds)
+    if each and run.state in ("running", "pausing", "paused"):
+        time_spent += f", about {duration(each * (run.steps - run.done))} left"
+    parts.append(time_spent)
     if each:
         parts.append(f"{1 / each:.1f} steps/s" if each < 1 else f"{each:.1f} s/step")
     return " · ".join(parts)
@@ -106,11 +102,9 @@ def duration(seconds: float) -> str:
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
-    return (
-        f"{whole // 60} min {whole % 60:02d} s"
-        if whole < 3600
-        else f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-    )
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
 def in_notebook() -> bool:
