@@ -53,6 +53,7 @@ MOVED = {
     "analysis.what_if": "analysis.rescoring",
     "what_if": "analysis.rescoring",
 }
+#: What was in what_if and is no longer beside `teacher_attempts`.
 WHAT_IF = {
     "Credit": "analysis.credit",
     "Familiarity": "analysis.familiarity",
