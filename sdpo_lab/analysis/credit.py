@@ -309,6 +309,15 @@ def token_ids(model: Any, tokenizer: Any, completion: str | list[int] | Rollout)
     return ids
 
 
+def shown_texts(attempt: Rollout) -> dict[str, str]:
+    """What the teacher of an attempt was shown in training, as `credit` takes it."""
+    return {
+        "feedback": attempt.shown_feedback,
+        "solution": attempt.shown_solution,
+        "attempt": attempt.shown_attempt,
+    }
+
+
 def as_teacher(teacher: Any, model: Any) -> Teacher:
     """A run's teacher as it is; another model, or for None the model itself, in the teacher's
     role."""

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from sdpo_lab.analysis.credit import credit
+from sdpo_lab.analysis.credit import credit, shown_texts
 from sdpo_lab.analysis.pictures import MOST_CHARACTERS, MOST_TOKENS, clean, picture
 from sdpo_lab.analysis.probe import as_probe, failures
 from sdpo_lab.analysis.snapshots import Snapshots, size
@@ -164,13 +164,7 @@ class Timeline:
     def _score(self, trainer: Any) -> dict[str, Any]:
         """The picture of the probe under a trainer's weights."""
         r = self.probe
-        texts = {"feedback": r.feedback}
-        if r.shown:
-            texts = {
-                "feedback": r.shown_feedback,
-                "solution": r.shown_solution,
-                "attempt": r.shown_attempt,
-            }
+        texts = shown_texts(r) if r.shown else {"feedback": r.feedback}
         model, tokenizer, config = trainer.model, trainer.tokenizer, trainer.config
         if not r.completion_ids:  # given as text: read by the run's tokenizer, once
             whole = credit(model, tokenizer, r.problem, r.text, config=config)

@@ -1,9 +1,40 @@
-"""What was asked of a run, and how long it has worked: plain state, which `LiveRun` guards."""
+"""What was asked of a run, how long it has worked, and which run drives which trainer."""
 
 from __future__ import annotations
 
 import collections
+import threading
 import time
+import weakref
+from typing import Any
+
+
+#: {id(trainer): the run that drives it}
+_drivers: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+_drivers_lock = threading.Lock()
+
+
+def check_free(run: Any) -> None:
+    """Raise RuntimeError when another run, which has not ended, drives this one's trainer."""
+    other = _drivers.get(id(run.trainer))
+    if other not in (None, run) and not other.ended:
+        raise RuntimeError(
+            f"another run drives this trainer: {other!r}; stop() that one first, or build a "
+            "trainer of its own"
+        )
+
+
+def drive(run: Any) -> None:
+    """From now on `run` alone drives its trainer. Raises RuntimeError as `check_free`."""
+    with _drivers_lock:
+        check_free(run)
+        _drivers[id(run.trainer)] = run
+
+
+def let_go(run: Any) -> None:
+    """Free the trainer for another run."""
+    if _drivers.get(id(run.trainer)) is run:
+        del _drivers[id(run.trainer)]
 
 
 class Control:

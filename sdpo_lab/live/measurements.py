@@ -6,7 +6,7 @@ from __future__ import annotations
 import numbers
 from typing import Any
 
-from sdpo_lab.analysis.credit import credit
+from sdpo_lab.analysis.credit import credit, shown_texts
 from sdpo_lab.analysis.evaluation import sampling_model, solved, teacher_prompts
 from sdpo_lab.core.checks import shown
 from sdpo_lab.core.rollouts import Rollout
@@ -66,13 +66,7 @@ def credit_of(trainer: Any, step: int, index: int) -> Any:
             )
     with trainer.lock:
         attempt = find_attempt(trainer.history.records, step, index)
-        texts = {"feedback": attempt.feedback}
-        if trainer.teacher:
-            texts = {
-                "feedback": attempt.shown_feedback,
-                "solution": attempt.shown_solution,
-                "attempt": attempt.shown_attempt,
-            }
+        texts = shown_texts(attempt) if trainer.teacher else {"feedback": attempt.feedback}
         return credit(
             trainer.model,
             trainer.tokenizer,

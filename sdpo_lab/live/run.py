@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-import threading
 import time
 import traceback
-import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -22,17 +20,13 @@ from typing import Any
 
 from sdpo_lab.core.checks import check_choice, check_kind, check_range, shown, unknown_names
 from sdpo_lab.live import measurements
-from sdpo_lab.live.control import Clock, Control
+from sdpo_lab.live.control import Clock, Control, check_free, drive, let_go
 from sdpo_lab.live.progress import ProgressLine
 from sdpo_lab.live.worker import Worker
 from sdpo_lab.runs.checkpoints import as_path
 
 CHECKPOINTS_KEPT = 2  # of a run's folder
 ENDED = ("finished", "stopped", "failed")
-
-#: {id(trainer): the run that drives it}
-_drivers: weakref.WeakValueDictionary[int, LiveRun] = weakref.WeakValueDictionary()
-_drivers_lock = threading.Lock()
 
 
 class LiveRun(Worker):
@@ -90,7 +84,7 @@ class LiveRun(Worker):
         self._records_before: int | None = None  # the step in hand; None between steps
         self._watching = False  # the watchers have been called with None
         self._pending: dict[str, Any] = {}  # changes that wait for the next step
-        self._refuse_second_driver()
+        check_free(self)
 
         self._saved_by_hand: Path | None = None  # where, last
         autosaved = trainer.autosaves.folder if trainer.autosaves else None
@@ -176,6 +170,10 @@ class LiveRun(Worker):
         return self.call_between_steps(lambda: measurements.credit_of(self.trainer, step, index))
 
     # what anyone may read at any time
+
+    @property
+    def ended(self) -> bool:
+        return bool(self._end)
 
     @property
     def state(self) -> str:
@@ -317,20 +315,10 @@ class LiveRun(Worker):
                 )
             if self._control.goal == "stop":
                 raise RuntimeError("this run is about to stop; a new one goes on from there")
-            with _drivers_lock:
-                self._refuse_second_driver()
-                _drivers[id(self.trainer)] = self
+            drive(self)
             self._started = True
             request()
             self._ensure_thread()
-
-    def _refuse_second_driver(self) -> None:
-        other = _drivers.get(id(self.trainer))
-        if other is not None and other is not self and not other._end:
-            raise RuntimeError(
-                f"another run drives this trainer: {other!r}; stop() that one first, or build a "
-                "trainer of its own"
-            )
 
     # steps: the working thread
 
@@ -416,8 +404,7 @@ class LiveRun(Worker):
     def _finish(self, end: str) -> None:
         """With the lock held; frees the trainer for another run."""
         self._end, self._pending = end, {}
-        if _drivers.get(id(self.trainer)) is self:
-            del _drivers[id(self.trainer)]
+        let_go(self)
         self._thread_ends()
 
 

@@ -33,17 +33,7 @@ from sdpo_lab.core.rollouts import Rollout
 from sdpo_lab.core.scoring import unwrapped
 from sdpo_lab.core.task import Problem, Task, draw_problems
 from sdpo_lab.models.loading import pick_device
-from sdpo_lab.runs.files import (
-    BASE,
-    SHAPE,
-    STATE,
-    Damaged,
-    alone,
-    check_history,
-    entry,
-    link,
-    sync,
-)
+from sdpo_lab.runs.files import BASE, SHAPE, STATE, Damaged, alone, check_history, entry, link, sync
 from sdpo_lab.runs.folder import RunFolder
 from sdpo_lab.runs.json import from_json, to_json
 from sdpo_lab.runs.model_files import ADAPTER, adapter, read_skeleton, write_skeleton
@@ -70,16 +60,13 @@ def save(
 
     Whatever goes wrong on the way (a crash, a full disk, an interrupt), `latest.json` names a whole
     checkpoint, with its part of the history, and the next save cleans up. Only the steps since the
-    last save are added to `history.jsonl`. Several folders do not disturb each other; a new one
-    gets the whole history, the attempts of steps older than `History.keep_attempts` from a folder
-    that this trainer saved to or was resumed from.
+    last save are added to `history.jsonl`; a folder that is new gets all of them, the attempts of
+    old steps from a folder that has them.
 
-    Raises ValueError, before anything is written, for a folder that holds something else, another
-    trainer's run, or steps of this run that this trainer has not taken (unless `overwrite`); and
-    for what cannot be saved: an optimiser other than AdamW, an adapter other than one of LoRA,
-    problem data that JSON does not give back as it was. Raises OSError, with the cause, when the
-    disk does not take it, or another process saves there for half a minute. The trainer and the
-    last checkpoint are then as they were."""
+    Raises ValueError, before anything is written, for a folder that may not be overwritten and for
+    what cannot be saved, and OSError, with the cause, when the disk does not take it or another
+    process saves there for half a minute: trainer and last checkpoint are then as they were.
+    """
     check_choice("overwrite", overwrite, (False, True))
     check_keep(keep)
     run = run_of(trainer, folder)
@@ -253,9 +240,9 @@ def resume(
 
     Every file is checked against its size and sha256 before it is used, and none is used that was
     not there when the checkpoint was written. Raises ValueError, which says what of the run is
-    still whole, for a damaged, missing or added file and another format; and for a folder without a
-    whole checkpoint, a `step` that was not kept, a model that transformers builds in another way
-    now, and when the task is missing or another one."""
+    still whole; also for a `step` that was not kept, a model that transformers builds in another
+    way now, and when the task is missing or another one.
+    """
     run = RunFolder(as_path(folder))
     if task is not None:
         check_task(task)
