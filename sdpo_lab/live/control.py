@@ -8,7 +8,6 @@ import time
 import weakref
 from typing import Any
 
-
 #: {id(trainer): the run that drives it}
 _drivers: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 _drivers_lock = threading.Lock()
