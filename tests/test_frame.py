@@ -250,7 +250,9 @@ def test_every_mark_is_run_by_exactly_one_of_the_two_stages(target, never):
     for marks in itertools.chain.from_iterable(
         itertools.combinations(("slow", "browser", "timing", "notebook"), k) for k in range(5)
     ):
-        runs = [Expression.compile(words).evaluate(lambda m, **_: m in marks) for words, _ in stages]
+        runs = [
+            Expression.compile(words).evaluate(lambda m, **_: m in marks) for words, _ in stages
+        ]
         assert sum(runs) == (0 if never & set(marks) else 1), marks
 
 

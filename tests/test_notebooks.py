@@ -69,7 +69,7 @@ def test_a_run_that_nobody_waits_for_is_seen():
     ) == ["dash"]
 
 
-# -- the tool itself, on a notebook of two cells -------------------------------------------------------------------------------
+# -- the tool itself, on a notebook of two cells
 
 SCRIPT = """# %% [markdown]
 # # A title
@@ -177,7 +177,7 @@ def test_an_unknown_name_is_refused_with_the_nearest():
         TOOL["sources"]([SCRIPTS[0].stem + "x"])
 
 
-# -- nbval turns red when the trainer is broken on purpose ---------------------------------------------------------------------
+# -- nbval turns red when the trainer is broken on purpose
 
 NAN_LOSS = """
 import sdpo_lab.losses as losses

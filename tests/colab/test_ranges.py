@@ -75,7 +75,7 @@ def test_constraints_of_a_kernel_are_exact_and_sorted(name):
     assert lines == sorted(lines, key=str.lower)
 
 
-# -- the same asked of pip itself ----------------------------------------------------------------------------------------------
+# -- the same asked of pip itself
 
 
 def distribution(folder: Path, name: str, version: str) -> None:

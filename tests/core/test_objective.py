@@ -61,7 +61,7 @@ def variations(kind):
             yield config(**fields), off_policy
 
 
-# -- the batch and the plain formula ----------------------------------------------------------------------------------------------------
+# -- the batch and the plain formula
 
 
 class Batch:
@@ -203,7 +203,7 @@ def assert_equal(found, expected, tolerance):
         assert (a.double() - b).abs().max() <= tolerance * (1 + b.abs().max()), (a, b)
 
 
-# -- equal to the plain formula ---------------------------------------------------------------------------------------------------------
+# -- equal to the plain formula
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -278,7 +278,7 @@ def test_an_attempt_that_is_not_shown_anything_counts_for_grpo_alone():
         )
 
 
-# -- equal contexts, and what no gradient may reach ---------------------------------------------------------------------------------------
+# -- equal contexts, and what no gradient may reach
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -323,7 +323,7 @@ def test_no_gradient_reaches_the_teacher(kind):
     )
 
 
-# -- memory -------------------------------------------------------------------------------------------------------------------------------
+# -- memory
 
 
 class Largest(TorchDispatchMode):

@@ -71,7 +71,7 @@ def test_every_section_shows_something():
         assert "print(" in codes[-1] or isinstance(ast.parse(codes[-1]).body[-1], ast.Expr), heading
 
 
-# -- (a wrong answer, how it is named) ---------------------------------------------------------------------------------------------------
+# -- (a wrong answer, how it is named)
 
 
 def log_p(logits, actions):

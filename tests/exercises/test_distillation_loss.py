@@ -50,7 +50,7 @@ def change(name: str, old: str, new: str):
     return names[name]
 
 
-# -- the notebook --------------------------------------------------------------------------------------------------------------------------
+# -- the notebook
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_solutions_are_the_package_s_losses():
     )
 
 
-# -- the checks: (how a wrong answer is named, wrong answers) ---------------------------------------------------------------------------------
+# -- the checks: (how a wrong answer is named, wrong answers)
 
 
 def mean(p, q, mask):
@@ -282,7 +282,7 @@ def test_a_clamped_tail_that_rounds_passes_with_a_word_on_it():
     assert rounding.startswith("✓ ") and "expm1" in rounding
 
 
-# -- what the notebook says of its numbers ---------------------------------------------------------------------------------------------------
+# -- what the notebook says of its numbers
 
 
 @pytest.mark.slow

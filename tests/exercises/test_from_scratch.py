@@ -45,7 +45,7 @@ def home(source: str) -> int:
     return places[0]
 
 
-# -- the file and the notebook -------------------------------------------------------------------------------------------------------
+# -- the file and the notebook
 
 
 def test_the_notebook_builds_the_file_word_for_word_and_in_order():
@@ -92,7 +92,7 @@ def test_solutions_are_folded_and_follow_their_exercise():
         )
 
 
-# -- the checks of the exercises: (a wrong answer, how it is named) --------------------------------------------------------------------
+# -- the checks of the exercises: (a wrong answer, how it is named)
 
 
 def logits_of(model, tokens):
@@ -234,7 +234,7 @@ def test_the_right_answer_passes_however_it_is_written():
     ), "the words are free"
 
 
-# -- the last assertion of the notebook --------------------------------------------------------------------------------------------------
+# -- the last assertion of the notebook
 
 BREAKS = {
     "the other direction of the KL": ("(p.exp() * (p - q.detach()))", "(q.exp() * (q - p))"),
