@@ -1,4 +1,5 @@
-"""Models: how they are loaded, what memory their training takes, and the forms of prompt the shipped ones have read."""
+"""Models: how they are loaded, what memory their training takes, and the forms of prompt the
+shipped ones have read."""
 
 from sdpo_lab.models.loading import (
     ATTENTION,

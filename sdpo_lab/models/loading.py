@@ -16,7 +16,8 @@ from sdpo_lab.core.chat import render
 from sdpo_lab.core.checks import check_choice, check_kind, check_range, shown
 
 DEFAULT = "lab-1m"
-#: Ways to compute attention that are part of transformers, or of a package installed here. Any other name would be fetched from the Hub, and is code.
+#: Ways to compute attention that are part of transformers, or of a package installed here. Any
+#: other name would be fetched from the Hub, and is code.
 ATTENTION = ("eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3")
 
 
@@ -52,104 +53,128 @@ def load_model(
     """(model, tokenizer) of a shipped model, a folder, or a Hub id "owner/name".
 
     device  "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", "mps"
-    dtype   "auto" or "float32": the weights are float32 and trainable. Half-precision weights do not train (small
-            updates vanish); on a GPU use SDPOConfig(bf16=True), which computes in bfloat16. With `lora` also "bfloat16":
-            of the weights that do not train
-    lora    rank of a fresh LoRA adapter on all linear layers but the head (scale 2, no dropout), or a peft LoraConfig; the
-            adapter is float32 and alone trains
-    attn_implementation   "auto" (transformers' choice), "sdpa" or "eager"; flash attention cannot take float32 weights
+    dtype   "auto" or "float32": the weights are float32 and trainable. Half-precision weights do
+            not train (small updates vanish); on a GPU use SDPOConfig(bf16=True), which computes in
+            bfloat16. With `lora` also "bfloat16": of the weights that do not train
+    lora    rank of a fresh LoRA adapter on all linear layers but the head (scale 2, no dropout), or
+            a peft LoraConfig; the adapter is float32 and alone trains
+    attn_implementation   "auto" (transformers' choice), "sdpa" or "eager"; flash attention cannot
+                          take float32 weights
     chat_template         a Jinja template in place of the tokenizer's, for a model that has none
-    chat_template_kwargs  what the template reads besides the messages. enable_thinking=False is the default everywhere;
-                          {"enable_thinking": True} lets a Qwen3 think. They travel with the tokenizer, into checkpoints too
+    chat_template_kwargs  what the template reads besides the messages. enable_thinking=False is the
+                          default everywhere; {"enable_thinking": True} lets a Qwen3 think. They
+                          travel with the tokenizer, into checkpoints too
 
-    Raises ValueError at once for a name that is neither shipped, nor a folder, nor like a Hub id, with what there is, and for a
-    model that cannot be used here: no end-of-sequence token, no chat template, an architecture or an attention that brings its own code.
-    OSError for a Hub id that cannot be reached. No code of a model repository is ever run. A padding token is not needed.
+    Raises ValueError at once for a name that is neither shipped, nor a folder, nor like a Hub id,
+    with what there is, and for a model that cannot be used here: no end-of-sequence token, no chat
+    template, an architecture or an attention that brings its own code. OSError for a Hub id that
+    cannot be reached. No code of a model repository is ever run. A padding token is not needed.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    # what can be refused before anything is read
     if dtype not in ("auto", "float32") and (dtype != "bfloat16" or lora is None):
         raise ValueError(
-            f"dtype must be 'auto' or 'float32', with lora also 'bfloat16'; got {dtype!r}: half-precision weights do not train; use "
-            "SDPOConfig(bf16=True) on a GPU"
+            f"dtype must be 'auto' or 'float32', with lora also 'bfloat16'; got {dtype!r}: "
+            "half-precision weights do not train; use SDPOConfig(bf16=True) on a GPU"
         )
     check_choice("attn_implementation", attn_implementation, ("auto", "sdpa", "eager"))
     adapter = None if lora is None else lora_config(lora)
-    device = pick_device(device)
+    chosen_device = pick_device(device)
     source = str(find_source(name))
-    attention = (
-        {} if attn_implementation == "auto" else {"attn_implementation": attn_implementation}
-    )
-    # the tokenizer first: what is wrong with it is known before the weights are there. float32 in memory whatever the file holds
+
+    # the tokenizer first: what is wrong with it is known before the weights are there
+    options: dict[str, Any] = {"trust_remote_code": False}
     with quiet(), own_code_refused(name):
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(source, **options)
         set_chat(tokenizer, name, chat_template, chat_template_kwargs)
+        if attn_implementation != "auto":
+            options["attn_implementation"] = attn_implementation
+        # in memory float32, whatever the file holds
         model = AutoModelForCausalLM.from_pretrained(
             source,
             config=read_config(source),
             dtype=torch.bfloat16 if dtype == "bfloat16" else torch.float32,
-            trust_remote_code=False,
-            **attention,
-        ).to(device)
-    model = add_adapter(model, adapter) if adapter else model
-    if (
-        tokenizer.eos_token_id is None
-        and getattr(model.generation_config, "eos_token_id", None) is None
-    ):
-        raise ValueError(
-            f"{str(name)!r} names no end-of-sequence token, so its attempts would never end. Load it with transformers, set tokenizer.eos_token to the "
-            "token that ends a turn in its chat template, and save the tokenizer into the model's folder or pass both to SDPOTrainer"
-        )
+            **options,
+        ).to(chosen_device)
+    if adapter:
+        model = add_adapter(model, adapter)
+    check_ends(model, tokenizer, name)
     return model, tokenizer
+
+
+def check_ends(model: Any, tokenizer: Any, name: str) -> None:
+    """Raise ValueError for a model that has no token to end a text with."""
+    of_model = getattr(model.generation_config, "eos_token_id", None)
+    if tokenizer.eos_token_id is None and of_model is None:
+        raise ValueError(
+            f"{str(name)!r} names no end-of-sequence token, so its attempts would never end. Load "
+            "it with transformers, set tokenizer.eos_token to the token that ends a turn in its "
+            "chat template, and save the tokenizer into the model's folder or pass both to "
+            "SDPOTrainer"
+        )
 
 
 def set_chat(
     tokenizer: Any, name: str, template: str | None, arguments: dict[str, Any] | None
 ) -> None:
-    """Give a tokenizer its chat template and what the template is to read; `chat.render` uses both, and a saved tokenizer keeps them."""
+    """Give a tokenizer its chat template and what the template is to read; `chat.render` uses both,
+    and a saved tokenizer keeps them."""
     if template is not None and not isinstance(template, str):
         raise TypeError(
-            f"chat_template must be a string, a Jinja template; got {shown(template)} ({type(template).__name__})"
+            f"chat_template must be a string, a Jinja template; got {shown(template)} "
+            f"({type(template).__name__})"
         )
-    check_kind(
-        "chat_template_kwargs",
-        arguments,
-        (dict, type(None)),
-        "a dictionary of what the template reads",
-    )
-    tokenizer.chat_template = tokenizer.chat_template if template is None else template
+    kinds = (dict, type(None))
+    what = "a dictionary of what the template reads"
+    check_kind("chat_template_kwargs", arguments, kinds, what)
+    if template is not None:
+        tokenizer.chat_template = template
     if not tokenizer.chat_template:
         raise ValueError(
-            f"the tokenizer of {str(name)!r} has no chat template: it is not an instruction-tuned model, or its template lies elsewhere (see its card). "
-            "Take an instruction-tuned one, or give the template: load_model(..., chat_template='...')"
+            f"the tokenizer of {str(name)!r} has no chat template: it is not an instruction-tuned "
+            "model, or its template lies elsewhere (see its card). Take an instruction-tuned one, "
+            "or give the template: load_model(..., chat_template='...')"
         )
-    for key, value in (arguments or {}).items():
-        if key in (
-            "conversation",
-            "messages",
-            "tokenize",
-            "add_generation_prompt",
-            "continue_final_message",
-            "chat_template",
-        ):
+    if arguments:
+        check_chat_arguments(tokenizer, name, arguments)
+        tokenizer.init_kwargs["chat_template_kwargs"] = dict(arguments)
+    rendered = render(tokenizer, [{"role": "user", "content": "question"}])
+    if "question" not in rendered:
+        raise ValueError(
+            f"the chat template of {str(name)!r} does not show what the user says; it renders "
+            f"{rendered!r}"
+        )
+
+
+#: Arguments of `apply_chat_template` that are set here.
+OWN_ARGUMENTS = (
+    "conversation",
+    "messages",
+    "tokenize",
+    "add_generation_prompt",
+    "continue_final_message",
+    "chat_template",
+)
+
+
+def check_chat_arguments(tokenizer: Any, name: str, arguments: dict[str, Any]) -> None:
+    """Raise ValueError or TypeError for what a chat template does not read, or no file can hold."""
+    for key, value in arguments.items():
+        if key in OWN_ARGUMENTS:
             raise ValueError(f"chat_template_kwargs must leave {key!r} alone, which is set here")
         if not re.search(rf"\b{re.escape(key)}\b", str(tokenizer.chat_template)):
             raise ValueError(
-                f"chat_template_kwargs has {key!r}, which the chat template of {str(name)!r} never reads, so it would do nothing"
+                f"chat_template_kwargs has {key!r}, which the chat template of {str(name)!r} never "
+                "reads, so it would do nothing"
             )
         try:
             json.dumps(value)
         except TypeError as error:
             raise TypeError(
-                f"chat_template_kwargs must hold what JSON can hold, to be saved with the tokenizer; {key!r} is {value!r}"
+                "chat_template_kwargs must hold what JSON can hold, to be saved with the "
+                f"tokenizer; {key!r} is {value!r}"
             ) from error
-    if arguments:
-        tokenizer.init_kwargs["chat_template_kwargs"] = dict(arguments)
-    rendered = render(tokenizer, [{"role": "user", "content": "question"}])
-    if "question" not in rendered:
-        raise ValueError(
-            f"the chat template of {str(name)!r} does not show what the user says; it renders {rendered!r}"
-        )
 
 
 def read_config(source: str | Path) -> Any:
@@ -165,35 +190,41 @@ def read_config(source: str | Path) -> Any:
 
 
 def check_attention(where: str, name: object) -> None:
-    """Raise ValueError unless attention of this name is computed by what is installed here; None is transformers' choice."""
+    """Raise ValueError unless attention of this name is computed by what is installed here; None is
+    transformers' choice."""
     if name is not None and name not in ATTENTION:
         raise ValueError(
-            f"{where} asks for attention of the kind {shown(name)}, which is none of {', '.join(ATTENTION)}: it would be code from elsewhere, which is never run "
-            "here. Take the name out of the file"
+            f"{where} asks for attention of the kind {shown(name)}, which is none of "
+            f"{', '.join(ATTENTION)}: it would be code from elsewhere, which is never run here. "
+            "Take the name out of the file"
         )
 
 
 @contextmanager
 def own_code_refused(name: str):
-    """In our words, and without advice that does not apply here, what transformers says of a model that needs code from its repository."""
+    """In our words, and without advice that does not apply here, what transformers says of a model
+    that needs code from its repository."""
     try:
         yield
     except ValueError as error:
         if "trust_remote_code" not in str(error):
             raise
         raise ValueError(
-            f"{str(name)!r} brings code of its own, which is never run here; take a model of an architecture that transformers has itself"
+            f"{str(name)!r} brings code of its own, which is never run here; take a model of an "
+            "architecture that transformers has itself"
         ) from error
 
 
 def lora_config(lora: int | Any) -> Any:
-    """A peft LoraConfig of a rank, or the one given. Raises TypeError or ValueError for anything else, and for dropout."""
+    """A peft LoraConfig of a rank, or the one given. Raises TypeError or ValueError for anything
+    else, and for dropout."""
     from peft import LoraConfig
 
     if isinstance(lora, LoraConfig):
         if lora.lora_dropout:
             raise ValueError(
-                f"lora_dropout must be 0, got {lora.lora_dropout}: both roles must be the same function"
+                f"lora_dropout must be 0, got {lora.lora_dropout}: both roles must be the same "
+                "function"
             )
         return lora
     check_range("lora", lora, int, 1, 4096)
@@ -207,20 +238,17 @@ def lora_config(lora: int | Any) -> Any:
 
 
 def add_adapter(model: Any, config: Any, seed: int = 0) -> Any:
-    """The model with a fresh adapter that changes nothing yet; its random half depends on `seed`, not on the global generator."""
+    """The model with a fresh adapter that changes nothing yet; its random half depends on `seed`,
+    not on the global generator."""
     from peft import get_peft_model
 
-    with (
-        torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []),
-        warnings.catch_warnings(),
-    ):
-        # what peft says to itself: a deprecation between it and transformers, and settings that it picks or drops on its own
-        for words in (
-            "`is_gradient_checkpointing` is deprecated",
-            "fan_in_fan_out is set to",
-            r"The following \w+_pattern keys",
-        ):
-            warnings.filterwarnings("ignore", words)
+    gpus = [model.device] if model.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=gpus), warnings.catch_warnings():
+        # what peft says to itself: a deprecation between it and transformers, and settings that it
+        # picks or drops on its own
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated")
+        warnings.filterwarnings("ignore", "fan_in_fan_out is set to")
+        warnings.filterwarnings("ignore", r"The following \w+_pattern keys")
         torch.manual_seed(seed)
         return get_peft_model(model, config)
 
@@ -230,82 +258,84 @@ def quiet():
     """No progress bar for a file that loads in a blink; the user's own setting is put back."""
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
+    was_enabled = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
         yield
     finally:
-        if shown:
+        if was_enabled:
             logging.enable_progress_bar()
 
 
-def find_source(name: str) -> Path | str:
+def find_source(name: str | Path) -> Path | str:
+    """The folder of a shipped model, the folder of this name, or the Hub id as it is."""
     if not isinstance(name, (str, Path)):
         raise TypeError(
-            f"a model's name must be a string, got {shown(name)} ({type(name).__name__}); to use a model you hold already, pass it to SDPOTrainer"
+            f"a model's name must be a string, got {shown(name)} ({type(name).__name__}); to use a "
+            "model you hold already, pass it to SDPOTrainer"
         )
     shipped = model_folders()
     if name in shipped:
-        return shipped[name]
+        return shipped[str(name)]
     if Path(name).is_dir():
         if not (Path(name) / "config.json").exists():
             raise ValueError(
-                f"the folder {str(name)!r} holds no config.json, so it is no model; shipped models: {', '.join(shipped)}"
+                f"the folder {str(name)!r} holds no config.json, so it is no model; shipped "
+                f"models: {', '.join(shipped)}"
             )
         return Path(name)
-    if (
-        isinstance(name, str)
-        and name.count("/") == 1
-        and all(name.split("/"))
-        and not name.startswith((".", "~"))
-    ):
+    if isinstance(name, str) and re.fullmatch(r"[^/.~][^/]*/[^/]+", name):
         check_hub(name)
         return name
     near = difflib.get_close_matches(str(name), shipped, 1, cutoff=0.4)
     hint = f" Did you mean {near[0]!r}?" if near else ""
+    there_are = ", ".join(shipped) or "none are: run python -m small_models.make"
     raise ValueError(
-        f"no model {str(name)!r}: not shipped ({', '.join(shipped) or 'none are: run python -m small_models.make'}), not a folder, and not a Hub id like 'Qwen/Qwen3-0.6B'.{hint}"
+        f"no model {str(name)!r}: not shipped ({there_are}), not a folder, and not a Hub id like "
+        f"'Qwen/Qwen3-0.6B'.{hint}"
     )
 
 
 def check_hub(name: str) -> None:
-    """Fail within seconds when a Hub id is neither in the local cache nor reachable; transformers alone retries for most of a minute."""
+    """Fail within seconds when a Hub id is neither in the local cache nor reachable; transformers
+    alone retries for most of a minute."""
     from huggingface_hub import HfApi, try_to_load_from_cache
 
     if isinstance(try_to_load_from_cache(name, "config.json"), str):
         return
     try:
         HfApi().model_info(name, timeout=8)
-    except (
-        Exception
-    ) as error:  # any way in which the Hub says no ends in one sentence; the cause stays attached
+    # any way in which the Hub says no ends in one sentence; the cause stays attached
+    except Exception as error:
         raise OSError(
-            f"the Hub model {name!r} is not in the local cache and could not be reached ({type(error).__name__}). Check the name and the "
-            f"connection; shipped models need none: {', '.join(model_folders())}"
+            f"the Hub model {name!r} is not in the local cache and could not be reached "
+            f"({type(error).__name__}). Check the name and the connection; shipped models need "
+            f"none: {', '.join(model_folders())}"
         ) from error
 
 
 def pick_device(device: str) -> torch.device:
-    """The device of this name. Raises ValueError for one that is none of "auto", "cpu", "cuda", "cuda:<n>" and "mps", or is not there."""
+    """The device of this name. Raises ValueError for one that is none of "auto", "cpu", "cuda",
+    "cuda:<n>" and "mps", or is not there."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(device)
-        check_choice(
-            "device", chosen.type, ("cpu", "cuda", "mps")
-        )  # of the others torch knows, "meta" holds no weights, and none was ever tried
+        # of the others torch knows, "meta" holds no weights, and none was ever tried
+        check_choice("device", chosen.type, ("cpu", "cuda", "mps"))
     except (RuntimeError, TypeError, ValueError) as error:
         raise ValueError(
             f"device must be 'auto', 'cpu', 'cuda', 'cuda:<n>' or 'mps'; got {shown(device)}"
         ) from error
-    if (chosen.type == "cuda" and not torch.cuda.is_available()) or (
-        chosen.type == "mps" and not torch.backends.mps.is_available()
-    ):
+    no_cuda = chosen.type == "cuda" and not torch.cuda.is_available()
+    no_mps = chosen.type == "mps" and not torch.backends.mps.is_available()
+    if no_cuda or no_mps:
         raise ValueError(
             f"device {shown(device)} is not available on this machine; use 'auto' or 'cpu'"
         )
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise ValueError(
-            f"device {shown(device)} is not there: this machine has cuda:0 to cuda:{torch.cuda.device_count() - 1}"
+            f"device {shown(device)} is not there: this machine has cuda:0 to "
+            f"cuda:{torch.cuda.device_count() - 1}"
         )
     return chosen

@@ -1,8 +1,10 @@
-"""Every form of prompt that anything in the package puts before a model: the list the recipe of the small models draws its documents from.
+"""Every form of prompt that anything in the package puts before a model: the list the recipe of the
+small models draws its documents from.
 
-A prompt is a *rendering* of some *content*. A rendering takes a chat that ends in a user turn and what there is to show, and gives the
-chat a model continues; `small_models/documents.py` draws documents of each, so a model it makes has read all of them, and a form
-that is not in this list is one it was never taught.
+A prompt is a *rendering* of some *content*. A rendering takes a chat that ends in a user turn and
+what there is to show, and gives the chat a model continues; `small_models/documents.py` draws
+documents of each, so a model it makes has read all of them, and a form that is not in this list is
+one it was never taught.
 """
 
 from __future__ import annotations
@@ -14,9 +16,14 @@ from sdpo_lab.core.reprompt import fill, teacher_messages
 
 Messages = list[dict[str, str]]
 
-#: The user's next message, shown in hindsight ("Aligning Language Models from User Interactions", 2603.12273; wording ours).
-HINDSIGHT = "{prompt}\n\n<hindsight context>\nA later message of this user follows. Let it guide your answer.\n\n{feedback}\n</hindsight context>"
-#: Ask a model to foresee what the environment will say (RLTF's feedback modelling, 2602.02482; wording ours).
+#: The user's next message, shown in hindsight ("Aligning Language Models from User Interactions",
+#: 2603.12273; wording ours).
+HINDSIGHT = (
+    "{prompt}\n\n<hindsight context>\nA later message of this user follows. Let it guide your "
+    "answer.\n\n{feedback}\n</hindsight context>"
+)
+#: Ask a model to foresee what the environment will say (RLTF's feedback modelling, 2602.02482;
+#: wording ours).
 PREDICT = "{prompt}\n\nAnswer:\n\n{attempt}\n\nWhat will be said of this answer?"
 #: Between several feedbacks.
 HISTORY_JOINT = "\n\n"
@@ -30,7 +37,7 @@ CONFIGS = {
 def paper(
     messages: Messages, solution: str = "", feedback: str = "", attempt: str = ""
 ) -> Messages:
-    """The teacher's prompt in the templates of the paper (Table 2), the defaults of `SDPOConfig`."""
+    """The teacher's prompt in the templates of the paper (Table 2), `SDPOConfig`'s defaults."""
     return teacher_messages(messages, solution, feedback, CONFIGS["paper"], attempt)
 
 
@@ -39,15 +46,16 @@ def trl(messages: Messages, solution: str = "", feedback: str = "", attempt: str
     return teacher_messages(messages, solution, feedback, CONFIGS["trl"], attempt)
 
 
+def reworded(messages: Messages, template: str, **texts: str) -> Messages:
+    """The chat with `template` in place of its last message, which is the template's {prompt}."""
+    last = messages[-1]
+    content = fill(template, prompt=last["content"], **texts)
+    return [*messages[:-1], {**last, "content": content}]
+
+
 def hindsight(messages: Messages, feedback: str, **_: Any) -> Messages:
     """The user's next message in a block after the question."""
-    return [
-        *messages[:-1],
-        {
-            **messages[-1],
-            "content": fill(HINDSIGHT, prompt=messages[-1]["content"], feedback=feedback),
-        },
-    ]
+    return reworded(messages, HINDSIGHT, feedback=feedback)
 
 
 def two_turns(messages: Messages, feedback: str, attempt: str, **_: Any) -> Messages:
@@ -61,10 +69,7 @@ def two_turns(messages: Messages, feedback: str, attempt: str, **_: Any) -> Mess
 
 def predict(messages: Messages, attempt: str, **_: Any) -> Messages:
     """Question and attempt; the model writes the feedback."""
-    return [
-        *messages[:-1],
-        {**messages[-1], "content": fill(PREDICT, prompt=messages[-1]["content"], attempt=attempt)},
-    ]
+    return reworded(messages, PREDICT, attempt=attempt)
 
 
 RENDERINGS = {
@@ -74,8 +79,10 @@ RENDERINGS = {
     "two turns": two_turns,
     "predict": predict,
 }
-#: What a prompt shows. "feedback" may be a history of several; "unrelated": of another task; "permuted": on an attempt at another problem of the same
-#: task; "misleading": of somebody who meant something else.
+#: Feedback that is none on this attempt: of another task; on an attempt at another problem of the
+#: same task; of somebody who meant something else.
+USELESS = ("unrelated feedback", "permuted feedback", "misleading feedback")
+#: What a prompt shows. "feedback" may be a "history" of several.
 CONTENTS = (
     "nothing",
     "solution",
@@ -83,31 +90,13 @@ CONTENTS = (
     "solution and feedback",
     "attempt and feedback",
     "history",
-    "unrelated feedback",
-    "permuted feedback",
-    "misleading feedback",
+    *USELESS,
 )
 #: Which contents each rendering has.
 FORMS = (
-    tuple((r, c) for r in ("paper", "trl") for c in CONTENTS)
-    + tuple(
-        ("hindsight", c)
-        for c in (
-            "feedback",
-            "history",
-            "unrelated feedback",
-            "permuted feedback",
-            "misleading feedback",
-        )
-    )
-    + tuple(
-        ("two turns", c)
-        for c in (
-            "attempt and feedback",
-            "unrelated feedback",
-            "permuted feedback",
-            "misleading feedback",
-        )
-    )
-    + (("predict", "attempt and feedback"),)
+    *(("paper", content) for content in CONTENTS),
+    *(("trl", content) for content in CONTENTS),
+    *(("hindsight", content) for content in ("feedback", "history", *USELESS)),
+    *(("two turns", content) for content in ("attempt and feedback", *USELESS)),
+    ("predict", "attempt and feedback"),
 )
