@@ -26,7 +26,7 @@ from sdpo_lab.views import (
     smooth,
     token_view,
 )
-from tests.test_bad_input import CHOICE, FLAG, HUGE, INF, NAN, floats, ints, optional, refused
+from tests.bad_input.values import CHOICE, FLAG, HUGE, INF, NAN, floats, ints, optional, refused
 
 NO_TEXT = [None, 3, b"text", ["text"]]
 NO_FOLDER = [3, b"x", "", ["x"]]
