@@ -8,8 +8,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 from safetensors.numpy import save_file
-
-import sdpo_lab as lab
 from sdpo_lab.analysis.what_if import (
     PRESETS,
     TAUGHT,
@@ -23,6 +21,8 @@ from sdpo_lab.analysis.what_if import (
     teacher_attempts,
     unrelated_feedback,
 )
+
+import sdpo_lab as lab
 from sdpo_lab.core.reprompt import teacher_messages
 from sdpo_lab.core.rollouts import Rollout
 from sdpo_lab.core.teachers import Teacher

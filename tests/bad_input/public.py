@@ -234,8 +234,8 @@ METHODS: dict[str, Row] = {
         given(From(lambda x: x.run.result), progress=False),
         dict(every=floats(0.001, 3600), progress=FLAG, meanwhile=[3, "x", []]),
     ),
-    "LiveRun.errand": Row(
-        given(From(lambda x: x.run.errand), work=list), dict(work=[None, 3, "x", []])
+    "LiveRun.call_between_steps": Row(
+        given(From(lambda x: x.run.call_between_steps), work=list), dict(work=[None, 3, "x", []])
     ),
     "LiveRun.wait": Row(
         given(From(lambda x: x.run.wait)), dict(timeout=optional(floats(0, 10**9)))
@@ -262,6 +262,7 @@ ELSEWHERE = {
     "losses": "its functions have rows",
     "views": "VIEWS",
     "experiments": "a room, not a function",
+    "tasks": "a room, not a function",
     "Task": "a protocol",
     "SDPOConfig": "FIELDS",
     "SHIPPED": "a dictionary",

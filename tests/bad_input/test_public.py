@@ -16,7 +16,7 @@ from tests.bad_input.values import refused
 
 
 def methods(kind: type) -> set[str]:
-    """The public methods of a class that take an argument, inherited ones too."""
+    """The public methods of a class that take an argument, inherited ones too; no former names."""
     found = {
         name: getattr(kind, name)
         for base in kind.__mro__[:-1]
@@ -27,7 +27,7 @@ def methods(kind: type) -> set[str]:
     return {
         f"{kind.__name__}.{name}"
         for name, f in found.items()
-        if set(inspect.signature(f).parameters) - {"self"}
+        if f.__name__ == name and set(inspect.signature(f).parameters) - {"self"}
     }
 
 

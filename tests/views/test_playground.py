@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from sdpo_lab.analysis.what_if import PRESETS
 
 import sdpo_lab as lab
-from sdpo_lab.analysis.what_if import PRESETS
 from sdpo_lab.core.rollouts import Rollout
 from sdpo_lab.views import playground
 from sdpo_lab.views.page import source
@@ -417,7 +417,6 @@ def test_the_attempt_is_shown_where_the_configuration_says_so(build):
 def test_what_the_model_was_taught(build, tiny, tmp_path):
     import numpy as np
     from safetensors.numpy import save_file
-
     from sdpo_lab.analysis.what_if import TAUGHT, phrase_hash
 
     words = ["^", "^", "known", "words", "$", "$"]
