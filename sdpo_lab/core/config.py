@@ -368,16 +368,17 @@ class SDPOConfig:
             return self
 
     def __post_init__(self) -> None:
-        for f in dataclasses.fields(self):
+        for name in KNOWN:
             # a number of numpy's becomes one of Python's, which JSON can hold
-            object.__setattr__(self, f.name, check_field(f.name, getattr(self, f.name)))
+            object.__setattr__(self, name, check_field(name, getattr(self, name)))
         check_combination(self)
         for complaint in self.without_effect():
             raise ValueError(complaint + ". Leave it out, or change the other field")
 
     def why_inert(self, name: str) -> list[Inert]:
         """The reasons for which a field does nothing in this combination; [] when it does."""
-        return [reason for reason in KNOWN[name]["inert"] if reason.when(self)]
+        reasons = KNOWN[name]["inert"] if name in KNOWN else ()
+        return [reason for reason in reasons if reason.when(self)]
 
     def without_effect(self) -> list[str]:
         """A sentence for each field that was set by hand, to something else than its default, and

@@ -204,9 +204,11 @@ def test_a_subclass_may_add_a_field():
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class Mine(SDPOConfig):
         temperature: float = 0.5
+        note: str = ""
 
-    mine = Mine(learning_rate=0.1)
-    assert mine.explicit == {"learning_rate"} and mine.replace(seed=1).temperature == 0.5
+    mine = Mine(learning_rate=0.1, note="x")
+    assert mine.explicit == {"learning_rate", "note"}
+    assert mine.replace(seed=1).temperature == 0.5 and mine.replace(note="y").note == "y"
 
 
 def test_the_page_of_the_settings_is_written_from_them():
