@@ -11,7 +11,7 @@ import torch
 
 from sdpo_lab.core.checks import printable, shown
 from sdpo_lab.core.task import Verdict, judge_all
-from sdpo_lab.tasks import adapters
+from sdpo_lab.tasks import guard
 from sdpo_lab.tasks.adapters import Guard, JudgeError, task_from_function
 from tests.bad_input.rows import Sums
 
@@ -53,14 +53,14 @@ def test_with_zero_a_run_goes_on_until_too_many_hang(release):
     p = task.problems(1)[0]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for _ in range(adapters.MOST_HANGING - 1):
+        for _ in range(guard.MAX_HANGING_CALLS - 1):
             assert task.judge(p, "hang") == Verdict(0.0)
-        assert task.failures == adapters.MOST_HANGING - 1 and task.judge(p, "quick").reward == 1
+        assert task.failures == guard.MAX_HANGING_CALLS - 1 and task.judge(p, "quick").reward == 1
         threads = threading.active_count()
         for _ in range(3):
             with pytest.raises(
                 JudgeError,
-                match=f"{adapters.MOST_HANGING} calls of the judge hang at once.*Give the judge a time limit of its own",
+                match=f"{guard.MAX_HANGING_CALLS} calls of the judge hang at once.*Give the judge a time limit of its own",
             ):
                 task.judge(p, "hang")
         assert threading.active_count() == threads + 1, "no more are started"

@@ -1,8 +1,8 @@
-"""`tinycode`: write a small Python function from an ambiguous description; hidden tests decide what was meant. See `world` for the idea."""
+"""`tinycode`: write a small Python function from an ambiguous description; hidden tests decide what
+was meant. See `world` for the idea."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 import threading
@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from sdpo_lab.core.checks import check_choice, check_range
-from sdpo_lab.core.task import Problem, Verdict, check_problems_asked
-from sdpo_lab.tasks.conventions import draw_convention, draw_different, is_test
+from sdpo_lab.core.task import Problem, Verdict
+from sdpo_lab.tasks.conventions import DrawnTask, draw_convention, is_test, problem_of
 from sdpo_lab.tasks.sandbox import Program, Sandbox
 from sdpo_lab.tasks.tinycode import judge as judging
 from sdpo_lab.tasks.tinycode.world import KINDS, QUESTIONS, write_code
@@ -31,17 +31,20 @@ ASK = (
 )
 
 
-class TinyCode:
-    """Write a small Python function from an ambiguous description; attempts run in a sandbox, feedback is the first failing test.
+class TinyCode(DrawnTask):
+    """Write a small Python function from an ambiguous description; feedback is a failing test.
+
+    Attempts run in a sandbox. Public tests give reward and feedback. On problems of the test split
+    the reward is 1 only when private tests pass too, as in the paper.
 
     seed           which readings are meant
-    base_accuracy  0.01 to 0.5: how often a learner who knows only the prior means what is meant; sets how unusual the readings are, as far as the
-                   readings of a kind of function allow (of some the most unusual one has 0.08)
+    base_accuracy  0.01 to 0.5: how often a learner who knows only the prior means what is meant;
+                   sets how unusual the readings are, as far as the readings of a kind of function
+                   allow (of some the most unusual one has 0.08)
     feedback       0 to 2, the dial `FEEDBACK`
     seconds        time limit of one attempt, wall clock
-    allow_weak     run attempts also where the sandbox cannot keep all of its promises (see `sandbox.isolation`); the default refuses
-
-    Public tests give reward and feedback. On problems of the test split the reward is 1 only when private tests pass too, as in the paper.
+    allow_weak     run attempts also where the sandbox cannot keep all of its promises (see
+                   `sandbox.isolation`); the default refuses
     """
 
     name = "tinycode"
@@ -66,14 +69,8 @@ class TinyCode:
             QUESTIONS, self.name, self.dials["seed"], self.dials["base_accuracy"]
         )
 
-    def problems(self, n: int, split: str = "train", seed: int = 0) -> list[Problem]:
-        """`n` different problems; the same arguments always give the same ones, and no prompt is in both splits.
-
-        Raises ValueError when there are not so many.
-        """
-        check_problems_asked(n, split, seed)
-        rng = random.Random(f"tinycode/{seed}/{split}")
-        return draw_different(lambda: draw_problem(split, rng), n, split)
+    def draw(self, split: str, rng: random.Random) -> Problem:
+        return draw_problem(split, rng)
 
     def judge(self, problem: Problem, completion: str) -> Verdict:
         """Never raises on a completion: what does not run is a verdict too."""
@@ -81,44 +78,37 @@ class TinyCode:
 
     def judge_many(self, problems: list[Problem], completions: list[str]) -> list[Verdict]:
         """Verdicts in order; equal attempts at a problem run once."""
-        work: dict[tuple[str, str], tuple[dict[str, Any], Program]] = {}
         keys = [(p.id, judging.extract_code(c)) for p, c in zip(problems, completions)]
-        for p, key in zip(problems, keys):
-            if key not in work:
-                public, private = self.tests(p)
-                work[key] = (
-                    p.data,
-                    Program(
-                        key[1],
-                        p.data["function"],
-                        (*public, *(private if p.data["split"] == "test" else ())),
-                    ),
-                )
-        outcomes = sandbox(self.dials["seconds"], self.dials["allow_weak"]).run(
-            [program for _, program in work.values()]
-        )
+        # one program for each different attempt at a problem
+        programs: dict[tuple[str, str], tuple[Problem, Program]] = {}
+        for problem, key in zip(problems, keys):
+            if key not in programs:
+                public, private = self.tests(problem)
+                inputs = public + private if problem.data["split"] == "test" else public
+                programs[key] = problem, Program(key[1], problem.data["function"], inputs)
+        box = sandbox(self.dials["seconds"], self.dials["allow_weak"])
+        outcomes = box.run([program for _, program in programs.values()])
         verdicts = {
-            key: self.verdict(data, program, found)
-            for (key, (data, program)), found in zip(work.items(), outcomes)
+            key: self.verdict(problem, program, outcome)
+            for (key, (problem, program)), outcome in zip(programs.items(), outcomes)
         }
         return [verdicts[key] for key in keys]
 
     def verdict(
-        self, data: Mapping[str, Any], program: Program, outcomes: list[judging.Outcome]
+        self, problem: Problem, program: Program, outcomes: list[judging.Outcome]
     ) -> Verdict:
-        expected = judging.results_of(data, self.convention[data["kind"]], program.inputs)
-        public = len(judging.tests(canonical(data))[0])
-        right = all(map(judging.passes, outcomes, expected))
-        return Verdict(
-            float(right),
-            judging.say(
-                program.function,
-                program.inputs[:public],
-                outcomes[:public],
-                expected[:public],
-                self.dials["feedback"],
-            ),
+        """Of an attempt that ran: the reward by all of its tests, feedback by the public ones."""
+        readings = self.convention[problem.data["kind"]]
+        expected = judging.results_of(problem.data, readings, program.inputs)
+        public = len(self.tests(problem)[0])
+        feedback = judging.say(
+            program.function,
+            program.inputs[:public],
+            outcomes[:public],
+            expected[:public],
+            self.dials["feedback"],
         )
+        return Verdict(float(all(map(judging.passes, outcomes, expected))), feedback)
 
     def tests(self, problem: Problem) -> tuple[tuple[tuple, ...], tuple[tuple, ...]]:
         """(inputs of the public tests, of the private ones)."""
@@ -128,36 +118,21 @@ class TinyCode:
         """The right function in the form the models write it."""
         return write_code(problem.data, self.convention[problem.data["kind"]])
 
-    def __repr__(self) -> str:
-        return f"TinyCode({', '.join(f'{k}={v!r}' for k, v in self.dials.items())})"
-
 
 def draw_problem(split: str, rng: random.Random) -> Problem:
     """One problem of `split`."""
     while True:
         name = rng.choice(list(KINDS))
         kind = KINDS[name]
-        data = dict(
-            kind=name,
-            function=rng.choice(kind.functions),
-            arguments=[rng.choice(a) for a in kind.arguments],
-            k=rng.choice(kind.ks),
-            split=split,
-        )
-        described = rng.choice(kind.texts).format(
-            **dict(zip("abc", data["arguments"])), k=data["k"]
-        )
-        text = rng.choice(ASK).format(
-            text=described, signature=f"{data['function']}({', '.join(data['arguments'])})"
-        )
-        if is_test(text) == (split == "test") and len(set(data["arguments"])) == len(
-            data["arguments"]
-        ):
-            return Problem(
-                "tinycode-" + hashlib.sha256(text.encode()).hexdigest()[:12],
-                [{"role": "user", "content": text}],
-                data,
-            )
+        function = rng.choice(kind.functions)
+        arguments = [rng.choice(names) for names in kind.arguments]
+        k = rng.choice(kind.ks)
+        description = rng.choice(kind.texts).format(**dict(zip("abc", arguments)), k=k)
+        signature = f"{function}({', '.join(arguments)})"
+        text = rng.choice(ASK).format(text=description, signature=signature)
+        if is_test(text) == (split == "test") and len(set(arguments)) == len(arguments):
+            data = dict(kind=name, function=function, arguments=arguments, k=k, split=split)
+            return problem_of("tinycode", text, data)
 
 
 def canonical(data: Mapping[str, Any]) -> str:

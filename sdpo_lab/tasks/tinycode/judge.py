@@ -1,4 +1,5 @@
-"""Tests of a function, and what the environment says of an attempt that fails one (paper: first runtime error, else timeout, else wrong answer)."""
+"""Tests of a function, and what the environment says of an attempt that fails one (paper: first
+runtime error, else timeout, else wrong answer)."""
 
 from __future__ import annotations
 
@@ -16,10 +17,8 @@ from sdpo_lab.tasks.tinycode.world import KINDS, draw_inputs, write_code
 
 #: Characters of one input, output or message, and of a whole feedback (paper: 250 and 2,000).
 MAX_PART, MAX_FEEDBACK = 250, 2000
-PUBLIC, PRIVATE = (
-    3,
-    8,
-)  # tests at least; public ones are more where it takes more to tell the readings apart
+#: Tests at least; public ones are more where it takes more to tell the readings apart.
+PUBLIC, PRIVATE = 3, 8
 
 Outcome = Returned | Raised
 
@@ -38,41 +37,37 @@ def run_trusted(program: Program) -> list[Outcome]:
         function = namespace[program.function]
     except Exception as error:
         return [raised(error, program)] * len(program.inputs)
-    found: list[Outcome] = []
+    outcomes: list[Outcome] = []
     for arguments in program.inputs:
         try:
-            found.append(Returned(function(*json.loads(json.dumps(arguments)))))
+            copies = json.loads(json.dumps(arguments))
+            outcomes.append(Returned(function(*copies)))
         except Exception as error:
-            found.append(raised(error, program))
-    return found
+            outcomes.append(raised(error, program))
+    return outcomes
 
 
 def raised(error: Exception, program: Program) -> Raised:
+    """The outcome of a call that raised `error`, as the sandbox would report it."""
     lines = program.code.splitlines()
     if isinstance(error, SyntaxError):
-        line = error.lineno or 1
+        line, message = error.lineno or 1, error.msg
     else:
-        line = next(
-            (
-                f.lineno
-                for f in reversed(traceback.extract_tb(error.__traceback__))
-                if f.filename == "attempt"
-            ),
-            0,
-        )
-    if isinstance(error, KeyError) and not line:
-        error = NameError(f"name {program.function!r} is not defined")
-    return Raised(
-        type(error).__name__,
-        error.msg if isinstance(error, SyntaxError) else str(error),
-        line,
-        lines[line - 1].strip() if 0 < line <= len(lines) else "",
-    )
+        frames = reversed(traceback.extract_tb(error.__traceback__))
+        line = next((f.lineno for f in frames if f.filename == "attempt"), 0)
+        if isinstance(error, KeyError) and not line:
+            error = NameError(f"name {program.function!r} is not defined")
+        message = str(error)
+    source = lines[line - 1].strip() if 0 < line <= len(lines) else ""
+    return Raised(type(error).__name__, message, line, source)
 
 
 @functools.lru_cache(maxsize=20_000)
 def tests(problem: str) -> tuple[tuple[tuple, ...], tuple[tuple, ...]]:
-    """(inputs of the public tests, of the private ones) of a problem, given as the JSON of its data. Every two readings differ in a public test."""
+    """(inputs of the public tests, of the private ones) of a problem, given as the JSON of its data.
+
+    Every two readings differ in a public test.
+    """
     data = json.loads(problem)
     kind, rng = KINDS[data["kind"]], random.Random(f"tests/{problem}")
     drawn = [tuple(draw_inputs(kind, rng)) for _ in range(60)]
@@ -80,34 +75,31 @@ def tests(problem: str) -> tuple[tuple[tuple, ...], tuple[tuple, ...]]:
         [show(x) for x in results_of(data, readings, drawn)]
         for _, readings in combinations(kind.questions)
     ]
-    public, groups = (
-        [],
-        [list(range(len(results)))],
-    )  # groups of readings that no public test tells apart yet
+    # public: tests that tell readings apart; groups: readings that none of these tells apart yet
+    public: list[int] = []
+    groups = [list(range(len(results)))]
     for i in range(len(drawn)):
         split = [
-            [r for r in g if results[r][i] == value]
-            for g in groups
-            for value in dict.fromkeys(results[r][i] for r in g)
+            [r for r in group if results[r][i] == value]
+            for group in groups
+            for value in dict.fromkeys(results[r][i] for r in group)
         ]
-        if len(split) > len(groups) or len(public) < PUBLIC - 1 and max(map(len, groups)) == 1:
-            public, groups = [*public, i], split
+        all_apart = max(map(len, groups)) == 1
+        if len(split) > len(groups) or (len(public) < PUBLIC - 1 and all_apart):
+            public.append(i)
+            groups = split
     rest = [i for i in range(len(drawn)) if i not in public]
-    public, rest = (
-        public + rest[: max(0, PUBLIC - len(public))],
-        rest[max(0, PUBLIC - len(public)) :],
-    )
-    return tuple(drawn[i] for i in public), tuple(drawn[i] for i in rest[:PRIVATE])
+    missing = max(0, PUBLIC - len(public))
+    public, private = public + rest[:missing], rest[missing:][:PRIVATE]
+    return tuple(drawn[i] for i in public), tuple(drawn[i] for i in private)
 
 
 def results_of(
     data: dict[str, Any], readings: dict[str, str], inputs: list[tuple] | tuple[tuple, ...]
 ) -> list[Any]:
     """What the function returns as it is meant."""
-    return [
-        o.value
-        for o in run_trusted(Program(write_code(data, readings), data["function"], tuple(inputs)))
-    ]
+    program = Program(write_code(data, readings), data["function"], tuple(inputs))
+    return [outcome.value for outcome in run_trusted(program)]
 
 
 def same(value: Any, expected: Any) -> bool:
@@ -132,27 +124,30 @@ def say(
     expected: list[Any],
     level: int,
 ) -> str:
-    """The feedback of public tests: "" when all pass. Level 0 nothing, 1 what happened, 2 also what was expected of a wrong answer."""
+    """The feedback of public tests, "" when all pass.
+
+    Level 0: nothing; 1: what happened; 2: also what was expected of a wrong answer.
+    """
     failed = [i for i in range(len(inputs)) if not passes(outcomes[i], expected[i])]
     if level == 0 or not failed:
         return ""
-    errors = [
-        i for i in failed if isinstance(outcomes[i], Raised) and outcomes[i].kind != "Timeout"
-    ]
-    slow = [i for i in failed if isinstance(outcomes[i], Raised)]
-    i = (errors or slow or failed)[0]
+    # the first runtime error, else the first timeout, else the first wrong answer
+    raised = [i for i in failed if isinstance(outcomes[i], Raised)]
+    errors = [i for i in raised if outcomes[i].kind != "Timeout"]
+    i = (errors or raised or failed)[0]
     outcome, call = outcomes[i], f"{function}({', '.join(map(show, inputs[i]))})"
     if isinstance(outcome, Returned):
-        text = f"Test {i + 1}: Wrong Answer\nInput: {call}\nOutput: {show(outcome.value)}" + (
-            f"\nExpected: {show(expected[i])}" if level == 2 else ""
-        )
+        text = f"Test {i + 1}: Wrong Answer\nInput: {call}\nOutput: {show(outcome.value)}"
+        if level == 2:
+            text += f"\nExpected: {show(expected[i])}"
     elif outcome.kind == "Timeout":
         text = f"Time Limit Exceeded\nInput: {call}"
     else:
-        where = f"\nLine {outcome.line}: {cut(outcome.source)}" if outcome.line else ""
-        text = f"Runtime Error\n{outcome.kind}: {cut(outcome.message)}{where}" + (
-            "" if outcome.kind == "SyntaxError" else f"\nInput: {call}"
-        )
+        text = f"Runtime Error\n{outcome.kind}: {cut(outcome.message)}"
+        if outcome.line:
+            text += f"\nLine {outcome.line}: {cut(outcome.source)}"
+        if outcome.kind != "SyntaxError":
+            text += f"\nInput: {call}"
     return text[:MAX_FEEDBACK]
 
 

@@ -1,4 +1,5 @@
-"""`toolcall`: write the call of a tool whose API was renamed. See `world` for the idea, `judge` for the feedback."""
+"""`toolcall`: write the call of a tool whose API was renamed. See `world` for the idea, `judge` for
+the feedback."""
 
 from __future__ import annotations
 
@@ -6,7 +7,8 @@ import random
 from typing import TYPE_CHECKING, Any
 
 from sdpo_lab.core.checks import check_choice, check_range
-from sdpo_lab.core.task import Problem, Verdict, check_problems_asked
+from sdpo_lab.core.task import Problem, Verdict
+from sdpo_lab.tasks.conventions import DrawnTask
 from sdpo_lab.tasks.toolcall import judge as judging
 from sdpo_lab.tasks.toolcall.requests import draw_problem, write_call
 from sdpo_lab.tasks.toolcall.world import BY_NAME, NOVELTY, draw_convention
@@ -22,12 +24,12 @@ FEEDBACK = {
 }
 
 
-class ToolCall:
+class ToolCall(DrawnTask):
     """Problems whose answer is one or more calls; the convention decides which argument names are right.
 
     seed          which convention
-    base_accuracy 0.01 to 0.5: how often a learner who knows only the prior writes one call correctly; sets how rare
-                  the names of the convention are
+    base_accuracy 0.01 to 0.5: how often a learner who knows only the prior writes one call
+                  correctly; sets how rare the names of the convention are
     calls         1 to 8 calls an attempt; all must be right for reward 1
     feedback      0 to 3, the dial `FEEDBACK`
     reward        "exact": 1 when everything is right, else 0; "fraction": the share of right arguments
@@ -35,6 +37,7 @@ class ToolCall:
     """
 
     name = "toolcall"
+    patience = 200
 
     def __init__(
         self,
@@ -57,22 +60,8 @@ class ToolCall:
         self.convention = draw_convention(self.dials["seed"], self.dials["base_accuracy"], novelty)
         self.tools = tuple(BY_NAME[name] for name in self.convention)
 
-    def problems(self, n: int, split: str = "train", seed: int = 0) -> list[Problem]:
-        """`n` different problems; the same arguments always give the same ones, and no prompt is in both splits.
-
-        Raises ValueError when there are not so many.
-        """
-        check_problems_asked(n, split, seed)
-        rng, found, repeats = random.Random(f"toolcall/{seed}/{split}"), {}, 0
-        while len(found) < n:
-            problem = draw_problem(self.tools, self.dials["calls"], split, rng)
-            repeats = repeats + 1 if problem.id in found else 0
-            if repeats > 200:  # nearly all there are have been drawn
-                raise ValueError(
-                    f"this task has only about {len(found)} different {split} problems; asked for {n}"
-                )
-            found[problem.id] = problem
-        return list(found.values())
+    def draw(self, split: str, rng: random.Random) -> Problem:
+        return draw_problem(self.tools, self.dials["calls"], split, rng)
 
     def judge(self, problem: Problem, completion: str) -> Verdict:
         """Never raises on a completion: what is not a call is a verdict too."""
@@ -97,10 +86,12 @@ class ToolCall:
         solution: str = "",
         attempt: str = "",
     ) -> OracleTeacher | None:
-        """The Bayes oracle's opinion of an attempt, given what a self-teacher is shown; None where it is not known (several calls).
+        """The Bayes oracle's opinion of an attempt, given what a self-teacher is shown; None where it
+        is not known (several calls).
 
-        Feedback without the attempt it is about is taken as said of the pre-training documents' author (`Posterior.hear`). A text
-        this judge would not say of any attempt leaves the oracle without opinion everywhere.
+        Feedback without the attempt it is about is taken as said of the pre-training documents'
+        author (`Posterior.update_from_feedback`). A text this judge would not say of any attempt
+        leaves the oracle without opinion everywhere.
         """
         from sdpo_lab.tasks.toolcall import oracle  # it reads this module's judge
 
@@ -112,8 +103,5 @@ class ToolCall:
         if feedback and attempt:
             posterior.update(problem, attempt, self.judge(problem, attempt).reward, feedback)
         elif feedback:
-            posterior.hear(problem, feedback)
+            posterior.update_from_feedback(problem, feedback)
         return oracle.next_tokens(posterior, tokenizer, problem, completion_ids)
-
-    def __repr__(self) -> str:
-        return f"ToolCall({', '.join(f'{k}={v!r}' for k, v in self.dials.items())})"
