@@ -40,9 +40,11 @@ def list_tasks() -> dict[str, str]:
 
 
 def load_task(name: str, seed: int = 0, **dials: object) -> Task:
-    """A shipped task, or "reasoning_gym:<name>" for a data set of that package; dials are keyword arguments (see the class for names and ranges).
+    """A shipped task, or "reasoning_gym:<name>" for a data set of that package; dials are keyword
+    arguments (see the class for names and ranges).
 
-    Raises ValueError for an unknown name or dial, with the list of what there is and the nearest name.
+    Raises ValueError for an unknown name or dial, with the list of what there is and the nearest
+    name.
     """
     if isinstance(name, str) and name.startswith(PREFIX):
         return ReasoningGym(name.removeprefix(PREFIX), seed, **dials)

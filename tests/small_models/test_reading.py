@@ -65,7 +65,11 @@ def test_the_reader_without_lies_and_strange_names_is_the_oracle(monkeypatch):
             message = task.judge(problem, text).feedback
             if "unexpected" not in message:
                 continue
-            oracle = Posterior.of(task).hear(problem, message).probabilities(call["tool"])
+            oracle = (
+                Posterior.of(task)
+                .update_from_feedback(problem, message)
+                .probabilities(call["tool"])
+            )
             mine = readers.tool_posterior(call["tool"], level, message)
             assert first.names[0] and mine
             for ranks, p in oracle.items():

@@ -13,9 +13,12 @@ from sdpo_lab.tasks.sandbox.pool import Worker
 
 @dataclass(frozen=True)
 class Isolation:
-    """What keeps a program in. "strong": the kernel refuses everything else; "weak": limits only; "none": programs cannot be run."""
+    """What keeps a program in.
 
-    level: str
+    `files` to `environment` say in words what is kept, and what is not.
+    """
+
+    level: str  #: "strong": the kernel refuses all else; "weak": limits only; "none": nothing runs
     reason: str  #: why it is not strong, "" when it is
     files: str
     network: str
@@ -25,30 +28,34 @@ class Isolation:
     environment: str
 
     def __str__(self) -> str:
+        head = f"isolation: {self.level}" + (f" ({self.reason})" if self.reason else "")
         rows = [f"{f.name:>12}: {getattr(self, f.name)}" for f in fields(self)[2:]]
-        return "\n".join(
-            [f"isolation: {self.level}" + (f" ({self.reason})" if self.reason else ""), *rows]
-        )
+        return "\n".join([head, *rows])
 
 
 def isolation() -> Isolation:
-    """What this machine offers: starts a server that tries it, once per process (a fifth of a second); again where it did not start, which may pass."""
+    """What this machine offers.
+
+    Starts a server that tries it, once per process (a fifth of a second); again where it did not
+    start, which may pass.
+    """
     if not hasattr(os, "fork") or not hasattr(select, "poll"):
-        return describe_isolation(
-            "none", f"{sys.platform} has no fork(); use Linux, WSL or a container"
-        )
+        reason = f"{sys.platform} has no fork(); use Linux, WSL or a container"
+        return describe_isolation("none", reason)
     try:
         reason = why_not_kept()
     except (OSError, EOFError) as error:
-        return describe_isolation(
-            "none", f"the server does not start here ({type(error).__name__}: {error})"
-        )
+        reason = f"the server does not start here ({type(error).__name__}: {error})"
+        return describe_isolation("none", reason)
     return describe_isolation("weak" if reason else "strong", reason)
 
 
 @functools.cache
 def why_not_kept() -> str:
-    """Why a server cannot keep a program in here, "" when it can. Raises OSError or EOFError when it does not start."""
+    """Why a server cannot keep a program in here, "" when it can.
+
+    Raises OSError or EOFError when it does not start.
+    """
     worker = Worker({"seconds": 5.0, "memory_mb": 256, "strong": True})
     try:
         return worker.greeting()
@@ -61,7 +68,8 @@ def describe_isolation(level: str, reason: str = "") -> Isolation:
         return Isolation(level, reason, *["nothing runs, so nothing is promised"] * 6)
     always = {
         "time": "kept: a program is killed from outside when its time is over",
-        "environment": "kept: the environment is empty; what a program returns is compared in another process",
+        "environment": "kept: the environment is empty; "
+        "what a program returns is compared in another process",
     }
     if level == "strong":
         return Isolation(
@@ -76,7 +84,8 @@ def describe_isolation(level: str, reason: str = "") -> Isolation:
     return Isolation(
         level,
         reason,
-        files=f"NOT kept: opening is made hard, removing is not; a program has the rights of {user()}",
+        files="NOT kept: opening is made hard, removing is not; "
+        f"a program has the rights of {user()}",
         network="NOT kept: sockets are made hard, not impossible",
         processes="NOT kept: starting one is limited, signals to others of the same user are not",
         memory="limited by the kernel"

@@ -16,14 +16,17 @@ import weakref
 from collections import deque
 from pathlib import Path
 
-from sdpo_lab.tasks.sandbox import server
+from sdpo_lab.tasks.sandbox import protocol, server
 
 START_SECONDS = 30.0  # in which a server greets
 GRACE_SECONDS = 10.0  # that a server may take over a program's time before it is replaced
 
 
 class Worker:
-    """A server process and the socket to it. Its directory is removed as soon as it has started, so there is nothing to clean up."""
+    """A server process and the socket to it.
+
+    Its directory is removed as soon as it has started, so there is nothing to clean up.
+    """
 
     def __init__(self, config: dict) -> None:
         self.socket, theirs = socket.socketpair()
@@ -31,21 +34,15 @@ class Worker:
         self.deadline = time.monotonic() + START_SECONDS
         self.greeted = False
         folder = tempfile.mkdtemp(prefix="sdpo_lab_sandbox_")
-        # -I without -E, for the one variable: sets of strings have the same order in every server, so verdicts can be repeated
+        # sets of strings have the same order in every server, so that verdicts can be repeated
         environment = {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1"}
-        # some Pythons do not start without; the server empties all of it
-        environment |= {
-            k: os.environ[k] for k in ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH") if k in os.environ
-        }
-        command = [
-            sys.executable,
-            "-s",
-            "-P",
-            "-S",
-            "-B",
-            str(Path(server.__file__).resolve()),
-            json.dumps(config),
-        ]
+        # some Pythons do not start without these; the server empties all of it
+        libraries = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
+        environment |= {k: os.environ[k] for k in libraries if k in os.environ}
+        # the options are -I without -E, which would ignore the environment
+        options = ["-s", "-P", "-S", "-B"]
+        path = str(Path(server.__file__).resolve())
+        command = [sys.executable, *options, path, json.dumps(config)]
         try:
             self.process = subprocess.Popen(
                 command,
@@ -64,14 +61,17 @@ class Worker:
             os.rmdir(folder)
 
     def greeting(self) -> str:
-        """Why the server cannot keep programs in, "" when it can. Raises OSError or EOFError when it is dead."""
+        """Why the server cannot keep programs in, "" when it can.
+
+        Raises OSError or EOFError when it is dead.
+        """
         reason = self.read(START_SECONDS).decode("utf-8", "replace")
         self.greeted = True
         return reason
 
     def read(self, seconds: float) -> bytes:
         self.socket.settimeout(seconds)
-        return server.read_message(self.socket.recv)
+        return protocol.read_message(self.socket.recv)
 
     def write(self, data: bytes, seconds: float) -> None:
         self.socket.settimeout(seconds)
@@ -83,10 +83,7 @@ class Worker:
         if self.process.poll() is None:
             try:
                 os.killpg(self.process.pid, signal.SIGKILL)
-            except (
-                ProcessLookupError,
-                PermissionError,
-            ):  # then it goes by itself, since the socket is closed
+            except (ProcessLookupError, PermissionError):  # it goes by itself: the socket is closed
                 pass
             self.process.wait()
 
@@ -97,7 +94,10 @@ class Worker:
 
 
 class Pool:
-    """The workers of a sandbox. Apart from it, so that they can be stopped when nobody holds the sandbox any more."""
+    """The workers of a sandbox.
+
+    Apart from it, so that they can be stopped when nobody holds the sandbox any more.
+    """
 
     def __init__(self, size: int, config: dict) -> None:
         self.size, self.config = size, config
@@ -117,7 +117,7 @@ class Pool:
         self.workers = []
 
     def run(self, messages: list[bytes | None]) -> list[bytes | None]:
-        """The answer to every message; None for a message of None, and for a job at which two servers died."""
+        """The answer to every message; None for None, and for a job at which two servers died."""
         answers: list[bytes | None] = [None] * len(messages)
         waiting = deque((i, m, 0) for i, m in enumerate(messages) if m is not None)
         self.deaths = 0
@@ -134,22 +134,27 @@ class Pool:
                 try:
                     if worker in late:
                         raise TimeoutError
-                    if not worker.greeted:
-                        reason = worker.greeting()
-                        if self.config["strong"] and reason:
-                            raise RuntimeError(
-                                f"a server of the sandbox cannot keep programs in, although another one could: {reason}"
-                            )
-                    else:
-                        data = worker.read(GRACE_SECONDS)
-                        if worker.job:
-                            answers[worker.job[0]] = data
-                        worker.job = None
-                        self.deaths = 0
+                    self.receive(worker, answers)
                     self.give(worker, waiting)
                 except (OSError, EOFError):
                     self.replace(worker, poll, by_descriptor, waiting)
         return answers
+
+    def receive(self, worker: Worker, answers: list[bytes | None]) -> None:
+        """Read what a worker has sent: its greeting, or the answer to its job."""
+        if not worker.greeted:
+            reason = worker.greeting()
+            if self.config["strong"] and reason:
+                raise RuntimeError(
+                    "a server of the sandbox cannot keep programs in, although another one could: "
+                    f"{reason}"
+                )
+            return
+        data = worker.read(GRACE_SECONDS)
+        if worker.job:
+            answers[worker.job[0]] = data
+        worker.job = None
+        self.deaths = 0
 
     def watch(self, worker: Worker, poll: select.poll, by_descriptor: dict, waiting: deque) -> None:
         poll.register(worker.socket, select.POLLIN)
@@ -162,16 +167,18 @@ class Pool:
 
     def give(self, worker: Worker, waiting: deque) -> None:
         if waiting:
-            worker.write(
-                waiting[0][1], GRACE_SECONDS
-            )  # a server that died before it had all of it did not die of it
+            # a server that died before it had all of the job did not die of it
+            worker.write(waiting[0][1], GRACE_SECONDS)
             worker.job = waiting.popleft()
             worker.deadline = time.monotonic() + self.config["seconds"] + GRACE_SECONDS
 
     def replace(
         self, worker: Worker, poll: select.poll, by_descriptor: dict, waiting: deque
     ) -> None:
-        """Of a server that died or hangs (no program can do that; someone who is short of memory can). Its job is tried once more."""
+        """Replace a server that died or hangs; its job is tried once more.
+
+        No program can make it do so; who is short of memory can.
+        """
         by_descriptor.pop(worker.socket.fileno())
         poll.unregister(worker.socket)
         worker.stop()
@@ -183,8 +190,8 @@ class Pool:
                 waiting.appendleft((i, job, 1))
         elif self.deaths > 3 * self.size:
             raise RuntimeError(
-                f"the servers of the sandbox keep dying (the last one ended with {worker.process.returncode}); "
-                f"is there memory for {self.size}?"
+                "the servers of the sandbox keep dying (the last one ended with "
+                f"{worker.process.returncode}); is there memory for {self.size}?"
             )
         new = Worker(self.config)
         self.workers.append(new)

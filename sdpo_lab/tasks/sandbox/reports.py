@@ -1,4 +1,4 @@
-"""What is asked of the server, and what its answers mean: a program as a message, a report as outcomes."""
+"""What is asked of the server, and what its answers mean: messages and outcomes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 from dataclasses import dataclass
 
 from sdpo_lab.core.checks import check_kind, shown
-from sdpo_lab.tasks.sandbox import server
+from sdpo_lab.tasks.sandbox import protocol
 
 MAX_CODE = 100_000  # characters of a program; more is not run
 MAX_INPUTS = 256  # tests of a program
@@ -16,43 +16,47 @@ MAX_INPUTS = 256  # tests of a program
 
 @dataclass(frozen=True)
 class Program:
-    """`function(*arguments)` is called for every entry of `inputs`, in order, in one process in which `code` was executed once.
+    """`function(*arguments)` is called for every entry of `inputs`, in order, in one process in
+    which `code` was executed once.
 
-    Arguments are made of None, bool, int, float, str, list, tuple, dict and set; every call gets copies of its own.
+    Arguments are made of None, bool, int, float, str, list, tuple, dict and set; every call gets
+    copies of its own.
     """
 
-    code: str
-    function: str
-    inputs: tuple[tuple, ...]
+    code: str  #: at most 100,000 characters; more is not run
+    function: str  #: its name
+    inputs: tuple[tuple, ...]  #: arguments of each call, at most 256
 
 
 @dataclass(frozen=True)
 class Returned:
-    """A value of exactly the builtin types above, as the function returned it (an int is no bool, nan is nan)."""
+    """What a call returned."""
 
-    value: object
+    value: object  #: of exactly the builtin types above (an int is no bool, nan is nan)
 
 
 @dataclass(frozen=True)
 class Raised:
     """How a call failed.
 
-    `kind` is the exception's type, or one of: "Timeout", "Killed" (the process ended or crashed), "MemoryError", "Unsupported" (the
-    value's type), "OutputLimit" (too much, of whatever), "Forbidden" (the kernel refused a system call, or the report was
-    spoilt). A call that was not reached, because one before it ended the process, has the kind of that one.
+    `kind` is the exception's type, or one of: "Timeout", "Killed" (the process ended or crashed),
+    "MemoryError", "Unsupported" (the value's type), "OutputLimit" (too much, of whatever),
+    "Forbidden" (the kernel refused a system call, or the report was spoilt). A call that was not
+    reached, because one before it ended the process, has the kind of that one.
     """
 
-    kind: str
+    kind: str  #: see above
     message: str  #: at most 300 characters
-    line: int  #: 1-based, in the program's code: the last frame of the traceback that lies there; 0 where there is none
-    source: str  #: the text of that line, without the spaces around it; at most 200 characters
+    line: int  #: 1-based, of the last frame in the program's code; 0 where there is none
+    source: str  #: the text of that line, stripped; at most 200 characters
 
 
 def message_of(program: Program) -> bytes | None:
     """The program as a message to a server; None when its code is too long to be run."""
     if not isinstance(program.code, str) or not isinstance(program.function, str):
         raise TypeError(
-            f"code and function of the programs must be strings, got {shown(program.code)} and {shown(program.function)}"
+            "code and function of the programs must be strings, "
+            f"got {shown(program.code)} and {shown(program.function)}"
         )
     check_kind(
         "inputs of the programs",
@@ -67,78 +71,62 @@ def message_of(program: Program) -> bytes | None:
     for arguments in program.inputs:
         if not isinstance(arguments, (tuple, list)):
             raise TypeError(
-                f"inputs of the programs must be tuples of arguments, one is {shown(arguments)}; write (x,) for one argument"
+                f"inputs of the programs must be tuples of arguments, one is {shown(arguments)}; "
+                "write (x,) for one argument"
             )
     try:
-        inputs = [server.pack(tuple(arguments)) for arguments in program.inputs]
+        inputs = [protocol.pack(tuple(arguments)) for arguments in program.inputs]
     except (TypeError, ValueError) as error:
         raise type(error)(f"inputs of the programs: {error}") from error
     if len(program.code) > MAX_CODE:
         return None
-    code = (
-        program.code
-        if encodes(program.code)
-        else {"s": program.code.encode("utf-8", "surrogatepass").hex()}
-    )  # `pack` has lower limits
-    return server.message(
-        json.dumps({"code": code, "function": program.function, "inputs": inputs}).encode()
-    )
-
-
-def encodes(text: str) -> bool:
     try:
-        text.encode()
-        return True
-    except UnicodeEncodeError:
-        return False
+        program.code.encode()
+        code = program.code
+    except UnicodeEncodeError:  # as `pack` would write it, which has lower limits
+        code = {"s": program.code.encode("utf-8", "surrogatepass").hex()}
+    job = {"code": code, "function": program.function, "inputs": inputs}
+    return protocol.message(json.dumps(job).encode())
 
 
 def outcomes(
     program: Program, message: bytes | None, answer: bytes | None, seconds: float
 ) -> list[Returned | Raised]:
-    """What a server's answer says about each input. The report in it is the program's own, so it may be anything."""
+    """What a server's answer says about each input.
+
+    The report in it is the program's own, so it may be anything.
+    """
     n = len(program.inputs)
     if message is None:
-        return [
-            Raised(
-                "OutputLimit",
-                f"the code has {len(program.code)} characters, more than {MAX_CODE}; it was not run",
-                0,
-                "",
-            )
-        ] * n
+        why = f"the code has {len(program.code)} characters, more than {MAX_CODE}; it was not run"
+        return [Raised("OutputLimit", why, 0, "")] * n
     if answer is None or len(answer) < 2:
         return [Raised("Killed", "the process that ran it was killed twice", 0, "")] * n
     *lines, rest = answer[2:].split(b"\n", n + 1)
     first = parse(lines[0], program.code) if lines else None
     if isinstance(first, tuple):
         return [first[0]] * n
-    found = [parse(line, program.code) for line in lines[1 : n + 1]]
-    found = [
-        Raised(
-            "Forbidden",
-            "its report cannot be read: the program wrote to descriptors that are not its own",
-            0,
-            "",
-        )
-        if not isinstance(o, (Returned, Raised))
-        else o
-        for o in found
+    spoilt = "its report cannot be read: the program wrote to descriptors that are not its own"
+    parsed = [parse(line, program.code) for line in lines[1 : n + 1]]
+    each = [
+        o if isinstance(o, (Returned, Raised)) else Raised("Forbidden", spoilt, 0, "")
+        for o in parsed
     ]
-    if len(found) < n:
-        where = f"on input {len(found) + 1} of {n}" if lines else "while the code was loaded"
-        kind, why = fate(answer[0], answer[1], seconds)
-        found.append(Raised(kind, f"{why} {where}", 0, ""))
-        found += [Raised(kind, f"not reached: {why} {where}", 0, "")] * (n - len(found))
-    return found
+    if len(each) < n:
+        where = f"on input {len(each) + 1} of {n}" if lines else "while the code was loaded"
+        kind, why = how_it_ended(answer[0], answer[1], seconds)
+        each.append(Raised(kind, f"{why} {where}", 0, ""))
+        each += [Raised(kind, f"not reached: {why} {where}", 0, "")] * (n - len(each))
+    return each
 
 
-def fate(ended: int, status: int, seconds: float) -> tuple[str, str]:
-    if ended == server.TIMEOUT:
+def how_it_ended(ended: int, status: int, seconds: float) -> tuple[str, str]:
+    """(kind, message) of a process that ended before it had reported everything."""
+    if ended == protocol.TIMEOUT:
         return "Timeout", f"no result within {seconds:g} s,"
-    if ended == server.FLOOD:
-        return "OutputLimit", f"more than {server.MAX_REPORT} bytes were reported"
-    if ended == server.EXITED:
+    if ended == protocol.FLOOD:
+        return "OutputLimit", f"more than {protocol.MAX_REPORT} bytes were reported"
+    if ended == protocol.EXITED:
         return "Killed", f"the process ended itself with status {status}"
     try:
         name = signal.Signals(status).name
@@ -148,22 +136,20 @@ def fate(ended: int, status: int, seconds: float) -> tuple[str, str]:
 
 
 def parse(line: bytes, code: str) -> Returned | Raised | tuple[Raised] | None:
-    """One line of a report: an outcome, a tuple of one when it is that of all inputs, None when it is something else."""
+    """One line of a report: an outcome, a tuple of one when it is that of all inputs, else None."""
     try:
         ((tag, data),) = json.loads(line).items()
         if tag == "value":
-            return Returned(server.unpack(data))
+            return Returned(protocol.unpack(data))
         if tag not in ("raised", "all"):
             return None
-        kind, text, number = (server.unpack(d) for d in data)
+        kind, text, number = (protocol.unpack(d) for d in data)
         if type(kind) is not str or type(text) is not str or type(number) is not int:
             return None
         kind = kind if kind.isidentifier() and len(kind) <= 80 else "Exception"
-        raised = Raised(kind, text[: server.MAX_MESSAGE], *line_of(code, number))
+        raised = Raised(kind, text[: protocol.MAX_MESSAGE], *line_of(code, number))
         return (raised,) if tag == "all" else raised
-    except (
-        Exception
-    ):  # it may be anything, and raise anything: nested too deep, not UTF-8, a list as a key
+    except Exception:  # it may raise anything: nested too deep, not UTF-8, a list as a key
         return None
 
 

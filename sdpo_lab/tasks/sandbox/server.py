@@ -1,11 +1,15 @@
-"""The other side of `pool.py`: a program that forks a locked-down child for every attempt it is sent. Standard library only.
+"""The other side of `pool.py`: a program that forks a locked-down child for every attempt.
 
-Messages on descriptor 0, a socket to the parent, are a length of four bytes and that many bytes. First goes a greeting, then every
-job is answered by how its child ended (one byte of `EXITED SIGNALLED TIMEOUT FLOOD`, one of status) and what the child reported.
-A child reports in lines of JSON: that the code is loaded (or why not), then the outcome of each input.
+Standard library only, and started as a bare file.
 
-Nothing is kept from an attempt by hiding it: with `gc`, frames and `ctypes` it reaches all of its process, including everything
-below. What it cannot do is make the kernel forget the filter, and nothing in its process is worth having.
+Messages on descriptor 0, a socket to the parent, are a length of four bytes and that many bytes.
+First goes a greeting, then every job is answered by how its child ended (one byte of `EXITED
+SIGNALLED TIMEOUT FLOOD`, one of status) and what the child reported. A child reports in lines of
+JSON: that the code is loaded (or why not), then the outcome of each input.
+
+Nothing is kept from an attempt by hiding it: with `gc`, frames and `ctypes` it reaches all of its
+process, including everything below. What it cannot do is make the kernel forget the filter, and
+nothing in its process is worth having.
 """
 
 import ctypes
@@ -23,219 +27,80 @@ import time
 import types
 import warnings
 
-MAX_REPORT = 256 * 1024  # bytes that are read of a child's report
-MAX_OUTCOMES = 192 * 1024  # of these for outcomes; the rest is for saying that there was too much
-MAX_DEPTH, MAX_ITEMS, MAX_HASHED, MAX_CHARACTERS = (
-    32,
-    10_000,
-    2_000,
-    60_000,
-)  # of one value; HASHED: keys of one dict or set
-MAX_BITS = (
-    13_000  # of an int; below the 4300 digits that Python prints, so that its repr never raises
-)
-MAX_MESSAGE = 300  # characters of an exception's message
+if __name__ == "__main__":  # a bare file, which finds the one beside it only by its folder
+    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+    import protocol
+
+    del sys.path[0], sys.modules["protocol"]  # no attempt can import from here
+else:
+    from sdpo_lab.tasks.sandbox import protocol
+
+pack, unpack, write_all = protocol.pack, protocol.unpack, protocol.write_all
+
+#: Bytes of a report for outcomes; the rest is for saying that there was too much.
+MAX_OUTCOMES = 192 * 1024
 FILENAME = "<attempt>"
-EXITED, SIGNALLED, TIMEOUT, FLOOD = b"exit"
 
-# What an attempt may import. Nothing can be opened later, so this includes what the rest imports only when used.
-PRELOADED = """__future__ math string itertools functools collections collections.abc re heapq bisect operator statistics random datetime typing
-    dataclasses json copy enum fractions decimal numbers cmath array textwrap time calendar contextlib abc types unicodedata
-    struct _strptime _pylong encodings.ascii encodings.latin_1 encodings.iso8859_1 encodings.cp437 encodings.cp1252 encodings.utf_8_sig
-    encodings.utf_16 encodings.utf_16_le encodings.utf_16_be encodings.utf_32 encodings.utf_32_le encodings.utf_32_be
-    encodings.unicode_escape encodings.raw_unicode_escape encodings.idna encodings.punycode""".split()
+#: What an attempt may import. Nothing can be opened later, so this includes what the rest imports
+#: only when used.
+PRELOADED = """
+    __future__ math string itertools functools collections collections.abc re heapq bisect operator
+    statistics random datetime typing dataclasses json copy enum fractions decimal numbers cmath
+    array textwrap time calendar contextlib abc types unicodedata struct _strptime _pylong
+    encodings.ascii encodings.latin_1 encodings.iso8859_1 encodings.cp437 encodings.cp1252
+    encodings.utf_8_sig encodings.utf_16 encodings.utf_16_le encodings.utf_16_be encodings.utf_32
+    encodings.utf_32_le encodings.utf_32_be encodings.unicode_escape encodings.raw_unicode_escape
+    encodings.idna encodings.punycode
+""".split()
 
-# Every system call a program that only computes needs, by number on (x86_64, aarch64); -1 where there is none. All work on memory, clocks,
-# the process's own signals, or descriptors that are open, and those are /dev/null and the report. `fstat` takes no path, `newfstatat` would.
+# Every system call a program that only computes needs, by number on (x86_64, aarch64); -1 where
+# there is none. All work on memory, clocks, the process's own signals, or descriptors that are
+# open, and those are /dev/null and the report. `fstat` takes no path, `newfstatat` would.
+# fmt: off
 ALLOWED = {
-    "read": (0, 63),
-    "write": (1, 64),
-    "writev": (20, 66),
-    "close": (3, 57),
-    "fstat": (5, 80),
-    "lseek": (8, 62),
-    "mmap": (9, 222),
-    "mprotect": (10, 226),
-    "munmap": (11, 215),
-    "brk": (12, 214),
-    "mremap": (25, 216),
-    "madvise": (28, 233),
-    "rt_sigaction": (13, 134),
-    "rt_sigprocmask": (14, 135),
-    "rt_sigreturn": (15, 139),
-    "sigaltstack": (131, 132),
-    "restart_syscall": (219, 128),
-    "futex": (202, 98),
-    "sched_yield": (24, 124),
-    "getcpu": (309, 168),
-    "rseq": (334, 293),
-    "poll": (7, -1),
-    "ppoll": (271, 73),
-    "select": (23, -1),
-    "pselect6": (270, 72),
-    "nanosleep": (35, 101),
-    "clock_nanosleep": (230, 115),
-    "clock_gettime": (228, 113),
-    "clock_getres": (229, 114),
-    "gettimeofday": (96, 169),
-    "time": (201, -1),
-    "times": (100, 153),
-    "getrusage": (98, 165),
-    "getpid": (39, 172),
-    "getppid": (110, 173),
-    "gettid": (186, 178),
-    "getuid": (102, 174),
-    "geteuid": (107, 175),
-    "getgid": (104, 176),
-    "getegid": (108, 177),
-    "getrandom": (318, 278),
-    "exit": (60, 93),
-    "exit_group": (231, 94),
+    "read": (0, 63), "write": (1, 64), "writev": (20, 66), "close": (3, 57), "fstat": (5, 80),
+    "lseek": (8, 62), "mmap": (9, 222), "mprotect": (10, 226), "munmap": (11, 215),
+    "brk": (12, 214), "mremap": (25, 216), "madvise": (28, 233), "rt_sigaction": (13, 134),
+    "rt_sigprocmask": (14, 135), "rt_sigreturn": (15, 139), "sigaltstack": (131, 132),
+    "restart_syscall": (219, 128), "futex": (202, 98), "sched_yield": (24, 124),
+    "getcpu": (309, 168), "rseq": (334, 293), "poll": (7, -1), "ppoll": (271, 73),
+    "select": (23, -1), "pselect6": (270, 72), "nanosleep": (35, 101),
+    "clock_nanosleep": (230, 115), "clock_gettime": (228, 113), "clock_getres": (229, 114),
+    "gettimeofday": (96, 169), "time": (201, -1), "times": (100, 153), "getrusage": (98, 165),
+    "getpid": (39, 172), "getppid": (110, 173), "gettid": (186, 178), "getuid": (102, 174),
+    "geteuid": (107, 175), "getgid": (104, 176), "getegid": (108, 177), "getrandom": (318, 278),
+    "exit": (60, 93), "exit_group": (231, 94),
 }
-MACHINES = {
-    "x86_64": (0, 0xC000003E),
-    "aarch64": (1, 0xC00000B7),
-}  # column above, AUDIT_ARCH of linux/audit.h
+# fmt: on
+#: {machine: (column above, AUDIT_ARCH of linux/audit.h)}
+MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
 EPERM, PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 1, 1, 22, 38
 
-
-# -- values ----------------------------------------------------------------------------------------------------------------------
-
-
-class Unsupported(TypeError):
-    """A value of a type that does not travel."""
-
-
-class OutputLimit(ValueError):
-    """A value that is too deep, too long or too large to travel."""
-
-
-def pack(value: object) -> object:
-    """Plain data as JSON-able data from which `unpack` makes an equal value of the same types, nan, -0.0 and lone surrogates included.
-
-    Raises Unsupported for any type but the exact None, bool, int, float, str, list, tuple, dict and set; OutputLimit beyond the limits above.
-    """
-    return _pack(value, 0, [MAX_ITEMS, MAX_CHARACTERS])
-
-
-def _pack(value: object, depth: int, left: list[int]) -> object:
-    kind = type(value)
-    left[0] -= 1
-    if left[0] < 0 or depth > MAX_DEPTH:
-        raise OutputLimit(
-            f"the value has more than {MAX_ITEMS} items"
-            if left[0] < 0
-            else f"the value is nested deeper than {MAX_DEPTH}"
-        )
-    if value is None or kind is bool or kind is float:
-        return value
-    if kind is int:
-        if value.bit_length() > MAX_BITS:
-            raise OutputLimit(
-                f"the value holds an int of {value.bit_length()} bits, more than {MAX_BITS}"
-            )
-        return value if value.bit_length() < 53 else {"i": hex(value)}
-    if kind is str:
-        left[1] -= len(value)
-        if left[1] < 0:
-            raise OutputLimit(f"the value has more than {MAX_CHARACTERS} characters")
-        try:
-            value.encode()
-            return value
-        except UnicodeEncodeError:  # JSON would make one character of two surrogates
-            return {"s": value.encode("utf-8", "surrogatepass").hex()}
-    if kind not in (list, tuple, dict, set):
-        raise Unsupported(
-            f"a value of type {kind.__name__[:80]} is not plain data (None, bool, int, float, str, list, tuple, dict, set)"
-        )
-    if len(value) > left[0] or (kind in (dict, set) and len(value) > MAX_HASHED):
-        raise OutputLimit(f"the value holds a {kind.__name__} of length {len(value)}")
-    if kind is dict:
-        return {
-            "d": [[_pack(k, depth + 1, left), _pack(v, depth + 1, left)] for k, v in value.items()]
-        }
-    items = [_pack(v, depth + 1, left) for v in value]
-    return items if kind is list else {"t" if kind is tuple else "e": items}
-
-
-def unpack(data: object) -> object:
-    """The value that `pack` packed. Raises ValueError or TypeError for anything `pack` would not have made of exact builtin types."""
-    return _unpack(data, 0, [MAX_ITEMS])
-
-
-def _unpack(data: object, depth: int, left: list[int]) -> object:
-    left[0] -= 1
-    if left[0] < 0 or depth > MAX_DEPTH:
-        raise ValueError("too many items or too deep")
-    if type(data) is list:
-        return [_unpack(v, depth + 1, left) for v in data]
-    if type(data) is not dict:
-        if type(data) is int and data.bit_length() > MAX_BITS:
-            raise ValueError("an int that is too large")
-        return data
-    ((tag, inner),) = data.items()
-    if tag == "i" and len(inner) <= MAX_BITS // 4 + 4:
-        return int(inner, 16)
-    if tag == "s":
-        return bytes.fromhex(inner).decode("utf-8", "surrogatepass")
-    if (
-        tag in ("d", "e") and len(inner) > MAX_HASHED
-    ):  # more, all of one hash, would cost the reader seconds
-        raise ValueError("too many keys")
-    if tag == "d":
-        return {_unpack(k, depth + 1, left): _unpack(v, depth + 1, left) for k, v in inner}
-    if tag in ("t", "e"):
-        return {"t": tuple, "e": set}[tag](_unpack(v, depth + 1, left) for v in inner)
-    raise ValueError(f"no value is tagged {tag!r}")
-
-
-# -- messages --------------------------------------------------------------------------------------------------------------------
-
-
-def read_exactly(read, n: int) -> bytes:
-    """`n` bytes from `read(most)`. Raises EOFError when they end before."""
-    data = b""
-    while len(data) < n:
-        more = read(min(n - len(data), 1 << 16))
-        if not more:
-            raise EOFError
-        data += more
-    return data
-
-
-def read_message(read) -> bytes:
-    return read_exactly(read, struct.unpack("<I", read_exactly(read, 4))[0])
-
-
-def message(data: bytes) -> bytes:
-    return struct.pack("<I", len(data)) + data
-
-
-def write_all(descriptor: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(descriptor, data) :]
-
-
-# -- the child -------------------------------------------------------------------------------------------------------------------
+# -- the child --------------------------------------------------------------------------------
 
 
 def build_filter():
-    """The allowlist as a BPF program, or a text that says why there is none. Keep the returned object alive: it owns the memory."""
+    """The allowlist as a BPF program, or a text that says why there is none.
+
+    Keep the returned object alive: it owns the memory.
+    """
     if sys.platform != "linux":
         return f"system-call filters (seccomp) are a part of Linux, this is {sys.platform}"
     machine = platform.machine()
     if machine not in MACHINES or sys.maxsize < 2**32:
-        return f"the list of allowed system calls is written for {' and '.join(MACHINES)} of 64 bits, this is {machine}"
+        return (
+            "the list of allowed system calls is written for "
+            f"{' and '.join(MACHINES)} of 64 bits, this is {machine}"
+        )
     column, arch = MACHINES[machine]
     numbers = sorted(n[column] for n in ALLOWED.values() if n[column] >= 0)
     load, equal, give = 0x20, 0x15, 0x06  # BPF_LD|W|ABS, BPF_JMP|JEQ|K, BPF_RET|K
     kill, errno, allow = 0x80000000, 0x00050000 | EPERM, 0x7FFF0000
-    # another architecture (32-bit calls on x86_64) has other numbers: kill. x32 has the bit 0x40000000, so it is not in the list
+    # another architecture (32-bit calls on x86_64) has other numbers: kill. x32 has the bit
+    # 0x40000000, so it is not in the list
     code = [(load, 0, 0, 4), (equal, 1, 0, arch), (give, 0, 0, kill), (load, 0, 0, 0)]
-    code += [(equal, len(numbers) - i, 0, n) for i, n in enumerate(numbers)] + [
-        (give, 0, 0, errno),
-        (give, 0, 0, allow),
-    ]
+    code += [(equal, len(numbers) - i, 0, n) for i, n in enumerate(numbers)]
+    code += [(give, 0, 0, errno), (give, 0, 0, allow)]
     block = ctypes.create_string_buffer(b"".join(struct.pack("<HBBI", *c) for c in code))
     program = ctypes.create_string_buffer(
         struct.pack("<HxxxxxxQ", len(code), ctypes.addressof(block))
@@ -250,7 +115,10 @@ def prctl(option: int, value: int, pointer: int = 0) -> None:
 
 
 def lock_down(report: int, server: int, config: dict) -> None:
-    """In the child: descriptor 3 for the report and no other, limits, then the filter. Raises OSError when the filter cannot be set."""
+    """In the child: descriptor 3 for the report and no other, limits, then the filter.
+
+    Raises OSError when the filter cannot be set.
+    """
     for standard in (0, 1, 2):
         os.dup2(1, standard)  # the server's 1 is /dev/null
     os.dup2(report, 3)
@@ -261,26 +129,12 @@ def lock_down(report: int, server: int, config: dict) -> None:
             os._exit(1)
     import resource
 
-    megabytes, seconds = config["memory_mb"] << 20, int(config["seconds"]) + 2
-    limits = {
-        "AS": megabytes,
-        "CPU": seconds,
-        "STACK": 8 << 20,
-        "FSIZE": 0,
-        "CORE": 0,
-        "NPROC": 0,
-        "NOFILE": 4,
-        "MEMLOCK": 0,
-        "MSGQUEUE": 0,
-    }
+    limits = {"AS": config["memory_mb"] << 20, "CPU": int(config["seconds"]) + 2, "STACK": 8 << 20}
+    limits |= {"FSIZE": 0, "CORE": 0, "NPROC": 0, "NOFILE": 4, "MEMLOCK": 0, "MSGQUEUE": 0}
     for name, value in limits.items():
         try:
             resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
-        except (
-            AttributeError,
-            ValueError,
-            OSError,
-        ):  # the platform has no such limit, or a lower one already
+        except (AttributeError, ValueError, OSError):  # no such limit here, or a lower one already
             if name == "AS" and config["strong"]:
                 raise
     if config["strong"]:
@@ -303,14 +157,13 @@ def run_child(job: bytes, report: int, server: int, config: dict) -> None:
 
 
 def run_attempt(job: dict, strong: bool) -> None:
+    """Execute the code, call its function with every input, and report each outcome."""
     random.seed(0)  # the same attempt, the same verdict
     module = sys.modules["attempt"] = types.ModuleType("attempt")
     try:
         try:
             compiled = compile(unpack(job["code"]), FILENAME, "exec", dont_inherit=True)
-        except (
-            ValueError
-        ) as error:  # null bytes and lone surrogates; newer versions of Python say SyntaxError
+        except ValueError as error:  # null bytes, lone surrogates; newer Pythons say SyntaxError
             raise SyntaxError(str(error)) from None
         exec(compiled, module.__dict__)
         if job["function"] not in module.__dict__:
@@ -327,15 +180,8 @@ def run_attempt(job: dict, strong: bool) -> None:
         except BaseException as error:
             text = line({"raised": describe(error, strong)})
         if len(text) > left:
-            text = line(
-                {
-                    "raised": [
-                        "OutputLimit",
-                        f"all values together take more than {MAX_OUTCOMES} bytes",
-                        0,
-                    ]
-                }
-            )
+            too_much = f"all values together take more than {MAX_OUTCOMES} bytes"
+            text = line({"raised": ["OutputLimit", too_much, 0]})
         left -= len(text)
         write_all(3, text)
 
@@ -345,7 +191,7 @@ def line(data: object) -> bytes:
 
 
 def describe(error: BaseException, strong: bool) -> list:
-    """[kind, message, line]: the line of the last frame within the attempt's code, 0 when there is none."""
+    """[kind, message, line]: the line of the last frame within the attempt's code, else 0."""
     try:
         kind, where, trace = type(error).__name__[:80], 0, error.__traceback__
         while trace is not None:
@@ -355,26 +201,22 @@ def describe(error: BaseException, strong: bool) -> list:
         if not where and isinstance(error, SyntaxError):
             where = error.lineno or 0
         if strong and type(error) is PermissionError and error.errno == EPERM:
-            return [
-                "Forbidden",
-                "there are no files, no network and no other processes here",
-                where,
-            ]
+            refused = "there are no files, no network and no other processes here"
+            return ["Forbidden", refused, where]
         try:
             text = str(error.msg if isinstance(error, SyntaxError) else error)
         except BaseException as second:
             text = f"<its message raised {type(second).__name__[:80]}>"
-        return [
-            pack(kind),
-            pack(text[: MAX_MESSAGE - 3] + "..." if len(text) > MAX_MESSAGE else text),
-            where,
-        ]
+        text = (
+            text[: protocol.MAX_MESSAGE - 3] + "..." if len(text) > protocol.MAX_MESSAGE else text
+        )
+        return [pack(kind), pack(text), where]
     except BaseException:  # no memory left, or a recursion limit that leaves no room even for this
         return ["MemoryError" if isinstance(error, MemoryError) else "Exception", "", 0]
 
 
 def probe() -> str:
-    """In a locked-down child: "" when the kernel refuses what it should, else what it did not refuse."""
+    """In a child: "kept" when the kernel refuses what it should, else what it did not."""
     tries = {
         "opening a file": lambda: os.open("/", os.O_RDONLY),
         "reading a file's size": lambda: os.stat("/"),
@@ -393,20 +235,25 @@ def probe() -> str:
         except OSError:
             pass
         return f"{name} was not refused"
-    for name, call in {
+    libc_tries = {
         "a socket": lambda: LIBC.socket(1, 1, 0),
         "tracing": lambda: LIBC.ptrace(0, 0, 0, 0),
-    }.items():
+    }
+    for name, call in libc_tries.items():
         if call() != -1 or ctypes.get_errno() != EPERM:
             return f"{name} was not refused"
     return "kept"
 
 
-# -- the server ------------------------------------------------------------------------------------------------------------------
+# -- the server --------------------------------------------------------------------------------
 
 
 def run(job: bytes, config: dict) -> bytes:
-    """Fork a child for the job, read what it reports until it ends, takes too long or says too much; then it is gone."""
+    """The answer to one job.
+
+    Forks a child for it, and reads what that reports until it ends, takes too long or says too
+    much; then it is gone.
+    """
     reading, writing = os.pipe()
     server = os.getpid()
     pid = os.fork()
@@ -425,30 +272,30 @@ def run(job: bytes, config: dict) -> bytes:
             os._exit(0)
         chunk = os.read(reading, 1 << 16) if events else b""
         report += chunk
-        if len(report) > MAX_REPORT:
-            ended = FLOOD
+        if len(report) > protocol.MAX_REPORT:
+            ended = protocol.FLOOD
         elif not chunk:
-            ended = EXITED if events else TIMEOUT
+            ended = protocol.EXITED if events else protocol.TIMEOUT
     os.close(reading)
-    os.kill(
-        pid, signal.SIGKILL
-    )  # changes nothing for a child that has begun to exit: its status is set before its descriptors close
+    # this changes nothing for a child that has begun to exit: its status is set before its
+    # descriptors close
+    os.kill(pid, signal.SIGKILL)
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    if ended == EXITED and status < 0:
-        ended = SIGNALLED
-    return bytes([ended, abs(status)]) + bytes(report[:MAX_REPORT])
+    if ended == protocol.EXITED and status < 0:
+        ended = protocol.SIGNALLED
+    return bytes([ended, abs(status)]) + bytes(report[: protocol.MAX_REPORT])
 
 
 def greeting(config: dict) -> bytes:
-    """ "" when the kernel keeps a child in, else why it does not."""
+    """Why the kernel does not keep a child in, "" when it does."""
     if isinstance(FILTER, str) or not config["strong"]:
         return FILTER.encode() if isinstance(FILTER, str) else b"no filter was asked for"
-    answer = run(b"", config | {"seconds": 5.0})
-    if answer[2:] == b"kept":
+    report = run(b"", config | {"seconds": 5.0})[2:]
+    if report == b"kept":
         return b""
-    return (
-        answer[2:]
-        or b"the system-call filter (seccomp) cannot be set here; the container or the kernel forbids it"
+    return report or (
+        b"the system-call filter (seccomp) cannot be set here; "
+        b"the container or the kernel forbids it"
     )
 
 
@@ -466,7 +313,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     time.localtime()  # reads the time zone
     if os.geteuid() == 0:
-        try:  # nobody: where there is no filter, the difference between a nuisance and a disaster
+        try:  # nobody: where there is no filter, between a nuisance and a disaster
             os.setgroups([])
             os.setgid(65534)
             os.setuid(65534)
@@ -475,9 +322,11 @@ def main() -> None:
     gc.collect()
     gc.freeze()  # children share these pages with the server as long as nobody writes to them
     try:
-        write_all(0, message(greeting(config)))
+        write_all(0, protocol.message(greeting(config)))
         while True:
-            write_all(0, message(run(read_message(lambda n: os.read(0, n)), config)))
+            write_all(
+                0, protocol.message(run(protocol.read_message(lambda n: os.read(0, n)), config))
+            )
     except (EOFError, BrokenPipeError, ConnectionResetError):  # the parent is gone, or done
         pass
 

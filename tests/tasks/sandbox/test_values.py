@@ -14,8 +14,8 @@ from sdpo_lab.tasks.sandbox import (
     Raised,
     Returned,
     isolation,
+    protocol,
     reports,
-    server,
 )
 from tests.tasks.sandbox.common import run_one, same
 
@@ -98,7 +98,7 @@ def test_every_value_comes_back_as_it_was(box, many):
 def test_types_survive_exactly(box, value):
     (outcome,) = run_one(box, "def f(x): return x", (value,))
     assert same(outcome.value, value)
-    assert same(server.unpack(server.pack(value)), value)
+    assert same(protocol.unpack(protocol.pack(value)), value)
 
 
 def test_exceptions_say_type_message_line_and_source(box):
@@ -302,7 +302,7 @@ def test_what_is_no_program_is_refused_before_anything_runs(box):
 )
 def test_a_forged_report_is_only_a_failure(report):
     outcomes = reports.outcomes(
-        Program("x", "f", ((),)), b"", bytes([server.EXITED, 0]) + report, 1.0
+        Program("x", "f", ((),)), b"", bytes([protocol.EXITED, 0]) + report, 1.0
     )
     assert (
         len(outcomes) == 1
@@ -316,7 +316,7 @@ def test_a_forged_report_costs_little_time():
     keys = ",".join(f'{{"i": "{hex(k * (2**61 - 1))}"}}' for k in range(1, 1990))
     report = b'x\n{"value": [' + b",".join([b'{"e": [' + keys.encode() + b"]}"] * 3) + b"]}\n"
     start = time.monotonic()
-    reports.outcomes(Program("x", "f", ((),)), b"", bytes([server.EXITED, 0]) + report, 1.0)
+    reports.outcomes(Program("x", "f", ((),)), b"", bytes([protocol.EXITED, 0]) + report, 1.0)
     assert time.monotonic() - start < 2
 
 

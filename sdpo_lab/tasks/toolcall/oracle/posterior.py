@@ -26,51 +26,38 @@ class NoPosterior(ValueError):
 
 @dataclass(frozen=True)
 class FallibleAuthor:
-    """Who wrote an attempt that is not shown, only the feedback on it. Begins anew until the judge finds an error.
+    """Who wrote an attempt that is not shown, only the feedback on it. Begins anew until the judge
+    finds an error. The defaults are those of the pre-training documents
+    (`small_models.worlds.fail_call`)."""
 
-    knows       probability, for each argument, of using the right name
-    guesses     else its name is drawn with these, by rank
-    wrong_value, cut, left_out   how often one value is wrong, the text ends too early, all arguments after the first are missing
-
-    The defaults are those of the pre-training documents.
-    """
-
-    knows: float = 0.2
-    guesses: tuple[float, ...] = (0.55, 0.2, 0.13, 0.12)
-    wrong_value: float = 0.05
-    cut: float = 0.03
-    left_out: float = 0.03
+    knows: float = 0.2  #: probability, for each argument, of using the right name
+    guesses: tuple[float, ...] = (0.55, 0.2, 0.13, 0.12)  #: else its name is drawn so, by rank
+    wrong_value: float = 0.05  #: how often one value is wrong
+    cut: float = 0.03  #: how often the text ends too early
+    left_out: float = 0.03  #: how often all arguments after the first are missing
 
     def attempts(self, call: dict) -> list[tuple[float, Ranks, str]]:
         """(share, ranks, text) of every attempt; the shares of each `ranks` sum to one."""
-        tool, found = BY_NAME[call["tool"]], []
+        tool, values, attempts = BY_NAME[call["tool"]], call["values"], []
+        first = tool.arguments[0].role
         for ranks in itertools.product(range(4), repeat=len(tool.arguments)):
             names = names_of(tool, ranks)
-            text = write_call(tool.name, names, call["values"])
-            only = tool.arguments[0].role
-            found += [
+            text = write_call(tool.name, names, values)
+            attempts += [
                 (1 - self.wrong_value - self.cut - self.left_out, ranks, text),
                 (self.cut, ranks, text[:-1]),
-                (self.left_out, ranks, f"{tool.name}({names[only]}={call['values'][only]!r})"),
+                (self.left_out, ranks, f"{tool.name}({names[first]}={values[first]!r})"),
             ]
-            for role in call[
-                "values"
-            ]:  # a value unlike any other, so that it points to no argument
-                found.append(
-                    (
-                        self.wrong_value / len(call["values"]),
-                        ranks,
-                        write_call(tool.name, names, {**call["values"], role: "?"}),
-                    )
-                )
-        return found
+            for role in values:  # a value unlike any other, so that it points to no argument
+                text = write_call(tool.name, names, {**values, role: "?"})
+                attempts.append((self.wrong_value / len(values), ranks, text))
+        return attempts
 
     def likelihood(self, call: dict, combos: list[Ranks], level: int, feedback: str) -> np.ndarray:
         """p(feedback | convention, the attempt was wrong) for each of `combos`, (C,)."""
         values = tuple(call["values"].items())
-        return likelihoods(self, call["tool"], values, tuple(combos), level).get(
-            feedback, np.zeros(len(combos))
-        )
+        known = likelihoods(self, call["tool"], values, tuple(combos), level)
+        return known.get(feedback, np.zeros(len(combos)))
 
 
 @lru_cache(maxsize=64)
@@ -81,8 +68,11 @@ def likelihoods(
     combos: tuple[Ranks, ...],
     level: int,
 ) -> dict[str, np.ndarray]:
-    """{feedback: p(feedback | convention, the attempt was wrong), (C,)} of everything the judge can say of this author's attempts at a call."""
-    call, said, wrong = {"tool": tool, "values": dict(values)}, {}, np.zeros(len(combos))
+    """{feedback: p(feedback | convention, the attempt was wrong), (C,)} of everything the judge can
+    say of this author's attempts at a call."""
+    call = {"tool": tool, "values": dict(values)}
+    by_feedback: dict[str, np.ndarray] = {}
+    wrong = np.zeros(len(combos))
     names = [names_of(BY_NAME[tool], c) for c in combos]
     for share, ranks, text in author.attempts(call):
         parsed = judging.parse_calls(text)
@@ -94,8 +84,8 @@ def likelihoods(
                     for r, right in zip(ranks, c)
                 )
                 wrong[i] += p
-                said.setdefault(judging.say(error, level), np.zeros(len(combos)))[i] += p
-    return {feedback: p / wrong for feedback, p in said.items()}
+                by_feedback.setdefault(judging.say(error, level), np.zeros(len(combos)))[i] += p
+    return {feedback: p / wrong for feedback, p in by_feedback.items()}
 
 
 class Posterior:
@@ -105,8 +95,9 @@ class Posterior:
     reward    "exact" or "fraction", as the task's
     prior     {tool: [(probability, ranks), ...]}; the `combinations` of all `TOOLS` when None
 
-    Once nothing in the prior explains what was seen of a tool (a convention of novelty "combination", "pair" or "nonsense"
-    lies outside it), that tool is in `empty`, stays there, and asking about it raises `NoPosterior`.
+    Once nothing in the prior explains what was seen of a tool (a convention of novelty
+    "combination", "pair" or "nonsense" lies outside it), that tool is in `empty`, stays there, and
+    asking about it raises `NoPosterior`.
     """
 
     def __init__(
@@ -152,30 +143,31 @@ class Posterior:
     ) -> Posterior:
         """Take in one attempt and its verdict; returns itself. A solution is an attempt with reward 1.
 
-        An attempt at calls of several tools is exact too where its verdict says something of each tool by itself: a message
-        names the first wrong line, so the lines before it are right and nothing is known of those after it. A bare "wrong", or a
-        fraction, of several uncertain tools ties them together: ValueError.
+        An attempt at calls of several tools is exact too where its verdict says something of each
+        tool by itself: a message names the first wrong line, so the lines before it are right and
+        nothing is known of those after it. A bare "wrong", or a fraction, of several uncertain
+        tools ties them together: ValueError.
         """
         for name, keep in self._explained(problem, completion, reward, feedback).items():
             self._multiply(name, keep)
         return self
 
-    def hear(
+    def update_from_feedback(
         self, problem: Problem, feedback: str, author: FallibleAuthor | None = None
     ) -> Posterior:
-        """Take in feedback without the attempt it is about, which `author` wrote (by default `FallibleAuthor()`); returns itself.
+        """Take in feedback without the attempt it is about, which `author` wrote (by default
+        `FallibleAuthor()`); returns itself.
 
-        p(c | feedback) ∝ p(c) · p(feedback | c), summed over what the author may have written. Raises ValueError for
-        problems with several calls.
+        p(c | feedback) ∝ p(c) · p(feedback | c), summed over what the author may have written.
+        Raises ValueError for problems with several calls.
         """
-        call = self._one_call(problem)
-        self._multiply(
-            call["tool"],
-            (author or FallibleAuthor()).likelihood(
-                call, self.ranks[call["tool"]], self.feedback, feedback
-            ),
-        )
+        call, author = self._one_call(problem), author or FallibleAuthor()
+        combos = self.ranks[call["tool"]]
+        likelihood = author.likelihood(call, combos, self.feedback, feedback)
+        self._multiply(call["tool"], likelihood)
         return self
+
+    hear = update_from_feedback  # its name until November 2026
 
     def _multiply(self, name: str, likelihood: np.ndarray) -> None:
         p = self._p[name] * likelihood
@@ -186,90 +178,89 @@ class Posterior:
     ) -> dict[str, np.ndarray]:
         """{tool: (C,) booleans}: under which of its combinations the judge would have said this."""
         calls, tools = problem.data["calls"], self._tools(problem)
-        same = lambda verdict: (
-            abs(verdict[0] - reward) < 1e-5 and verdict[1] == feedback
-        )  # records keep six digits
+
+        def same(verdict: tuple[float, str]) -> bool:
+            return abs(verdict[0] - reward) < 1e-5 and verdict[1] == feedback  # of six digits
+
         if len(tools) == 1:
-            return {
-                tools[0]: np.array([same(v) for v in self._verdicts(problem, completion, tools[0])])
-            }
-        default = {name: names_of(BY_NAME[name], self.ranks[name][0]) for name in tools}
+            verdicts = self._verdicts(problem, completion, tools[0])
+            return {tools[0]: np.array([same(v) for v in verdicts])}
+        # an attempt that is no calls, or too few, is so whatever the names
+        default = {name: self._names(name)[0] for name in tools}
         errors, _ = judging.find_errors(calls, default, completion)
-        if errors and errors[0].kind in ("syntax", "count"):  # so it is whatever the names
-            return {
-                name: np.full(
-                    len(self.ranks[name]), same((0.0, judging.say(errors[0], self.feedback)))
-                )
-                for name in tools
-            }
-        # what each combination of each tool makes the judge say of this tool's lines, 1-based
-        lines = {
-            name: [
-                {
-                    e.line: judging.say(e, self.feedback)
-                    for e in judging.find_errors(calls, default | {name: names}, completion)[0]
-                    if calls[e.line - 1]["tool"] == name
-                }
-                for names in self._names(name)
-            ]
-            for name in tools
-        }
+        if errors and errors[0].kind in ("syntax", "count"):
+            explained = same((0.0, judging.say(errors[0], self.feedback)))
+            return {name: np.full(len(self.ranks[name]), explained) for name in tools}
+        messages = self._messages(calls, tools, default, completion)
         if same((1.0, "")):
-            return {name: np.array([not said for said in lines[name]]) for name in tools}
+            return {name: np.array([not m for m in messages[name]]) for name in tools}
         if self.reward == "exact" and self.feedback:
+            # the message names the first wrong line: right before it, this at it, open after it
             number = re.match(r"line (\d+): ", feedback)
             first = int(number[1]) if number and reward == 0 else 0
             if not 0 < first <= len(calls):  # nothing this judge says
                 return {name: np.zeros(len(self.ranks[name]), bool) for name in tools}
-            return {
-                name: np.array(
-                    [
-                        all(line >= first for line in said)
-                        and (calls[first - 1]["tool"] != name or said.get(first) == feedback)
-                        for said in lines[name]
-                    ]
-                )
-                for name in tools
-            }
-        # a tool is open while what is left of its names can make this attempt come out in more than one way
-        tell = {
-            name: [
-                (
-                    tuple(said.items()),
-                    self.reward == "fraction"
-                    and verdict_of(calls, default | {name: names}, completion, 0, "fraction")[0],
-                )
-                for said, names in zip(lines[name], self._names(name))
-            ]
-            for name in tools
-        }
-        left = {name: np.flatnonzero(self._p[name]) for name in tools}
-        open_tools = [name for name in tools if len({tell[name][i] for i in left[name]}) > 1]
-        if len(open_tools) > 1:
-            raise ValueError(
-                f"{'a fraction' if self.reward == 'fraction' else 'a bare reward'} of calls of several tools ({', '.join(open_tools)}) ties "
-                "them together, so there is no posterior for each; use calls=1, or feedback 1 to 3 with reward='exact'"
+            fits = lambda name, m: (
+                all(line >= first for line in m)
+                and (calls[first - 1]["tool"] != name or m.get(first) == feedback)
             )
-        default = {
-            name: self._names(name)[left[name][0] if len(left[name]) else 0] for name in tools
-        }
-        name = (open_tools or tools)[0]
-        return {
-            name: np.array([same(v) for v in self._verdicts(problem, completion, name, default)])
-        }
+            return {name: np.array([fits(name, m) for m in messages[name]]) for name in tools}
+        name, others = self._only_open_tool(calls, messages, default, completion)
+        verdicts = self._verdicts(problem, completion, name, others)
+        return {name: np.array([same(v) for v in verdicts])}
+
+    def _messages(
+        self, calls: list[dict], tools: list[str], default: dict, completion: str
+    ) -> dict[str, list[dict[int, str]]]:
+        """{tool: for each combination of its names {line, 1-based: what the judge says of it}}, of
+        the tool's own lines; `default` are the names of the other tools."""
+        messages: dict[str, list[dict[int, str]]] = {name: [] for name in tools}
+        for name in tools:
+            for names in self._names(name):
+                errors, _ = judging.find_errors(calls, default | {name: names}, completion)
+                own = [e for e in errors if calls[e.line - 1]["tool"] == name]
+                messages[name].append({e.line: judging.say(e, self.feedback) for e in own})
+        return messages
+
+    def _only_open_tool(
+        self, calls: list[dict], messages: dict, default: dict, completion: str
+    ) -> tuple[str, dict]:
+        """(the tool of which a bare reward or a fraction tells, names of all tools as they are
+        known). Raises ValueError where it tells of several at once.
+
+        A tool is open while what is left of its names can make this attempt come out in more than
+        one way.
+        """
+        left = {name: np.flatnonzero(self._p[name]) for name in messages}
+        open_tools = []
+        for name in messages:
+            ways = set()
+            for i in left[name]:
+                convention = default | {name: self._names(name)[i]}
+                way = tuple(messages[name][i].items())
+                if self.reward == "fraction":
+                    way += verdict_of(calls, convention, completion, 0, "fraction")[:1]
+                ways.add(way)
+            if len(ways) > 1:
+                open_tools.append(name)
+        if len(open_tools) > 1:
+            what = "a fraction" if self.reward == "fraction" else "a bare reward"
+            raise ValueError(
+                f"{what} of calls of several tools ({', '.join(open_tools)}) ties them together, "
+                "so there is no posterior for each; use calls=1, or feedback 1 to 3 with "
+                "reward='exact'"
+            )
+        known = {name: self._names(name)[next(iter(left[name]), 0)] for name in messages}
+        return (open_tools or list(messages))[0], known
 
     def _verdicts(
         self, problem: Problem, completion: str, name: str, others: dict | None = None
     ) -> list[tuple[float, str]]:
-        """(reward, feedback) under each combination of one tool; `others`, the names of the other tools, are held."""
+        """(reward, feedback) under each combination of one tool; `others`, the names of the other
+        tools, are held."""
+        calls, others = problem.data["calls"], others or {}
         return [
-            verdict_of(
-                problem.data["calls"],
-                {**(others or {}), name: names},
-                completion,
-                self.feedback,
-                self.reward,
-            )
+            verdict_of(calls, others | {name: names}, completion, self.feedback, self.reward)
             for names in self._names(name)
         ]
 
@@ -286,7 +277,8 @@ class Posterior:
         self._tools(problem)
         if len(problem.data["calls"]) != 1:
             raise ValueError(
-                f"this is known exactly for problems with one call; this one asks for {len(problem.data['calls'])}. Use load_task('toolcall', calls=1)"
+                "this is known exactly for problems with one call; this one asks for "
+                f"{len(problem.data['calls'])}. Use load_task('toolcall', calls=1)"
             )
         return problem.data["calls"][0]
 
@@ -296,8 +288,8 @@ class Posterior:
         check_choice("tool", name, self.prior)
         if not self._p[name].any():
             raise NoPosterior(
-                f"nothing in the prior explains what was seen of {name}: its convention lies outside the prior (see novelty), "
-                "or the verdicts are not this judge's at this setting"
+                f"nothing in the prior explains what was seen of {name}: its convention lies outside "
+                "the prior (see novelty), or the verdicts are not this judge's at this setting"
             )
         return self._p[name]
 
@@ -309,13 +301,11 @@ class Posterior:
     def names(self, tool: str) -> dict[str, dict[str, float]]:
         """{role: {name: probability}}, each argument by itself."""
         known = self._known(tool)
-        found: dict[str, dict[str, float]] = {
-            a.role: dict.fromkeys(a.names, 0.0) for a in BY_NAME[tool].arguments
-        }
+        marginals = {a.role: dict.fromkeys(a.names, 0.0) for a in BY_NAME[tool].arguments}
         for p, names in zip(known.tolist(), self._names(tool)):
             for role, name in names.items():
-                found[role][name] += p
-        return found
+                marginals[role][name] += p
+        return marginals
 
     def best(self, problem: Problem) -> str:
         """The most probable answer; among equals the first of the prior."""
@@ -338,23 +328,25 @@ class Posterior:
     # -- information
 
     def answers(self, problem: Problem, completion: str) -> dict[tuple[float, str], float]:
-        """{(reward, feedback): probability} of the verdict on one more attempt. Raises ValueError for several calls."""
-        found: dict[tuple[float, str], float] = {}
+        """{(reward, feedback): probability} of the verdict on one more attempt. Raises ValueError for
+        several calls."""
+        answers: dict[tuple[float, str], float] = {}
         name = self._one_call(problem)["tool"]
-        for p, verdict in zip(
-            self._known(name).tolist(), self._verdicts(problem, completion, name)
-        ):
+        verdicts = self._verdicts(problem, completion, name)
+        for p, verdict in zip(self._known(name).tolist(), verdicts):
             if p:
-                found[verdict] = found.get(verdict, 0.0) + p
-        return found
+                answers[verdict] = answers.get(verdict, 0.0) + p
+        return answers
 
     def expected_bits(self, problem: Problem, completion: str) -> float:
-        """Mutual information of the verdict on one more attempt and the convention: the verdict's entropy, since it follows
-        from attempt and convention. With nothing seen this is `bits.expected_bits`."""
+        """Mutual information of the verdict on one more attempt and the convention: the verdict's
+        entropy, since it follows from attempt and convention. With nothing seen this is
+        `bits.expected_bits`."""
         return _entropy(np.array(list(self.answers(problem, completion).values())))
 
     def bits(self, problem: Problem, completion: str, reward: float, feedback: str = "") -> float:
-        """What this verdict tells: -log2 of its probability. Infinite when nothing left in the prior would give it."""
+        """What this verdict tells: -log2 of its probability. Infinite when nothing left in the prior
+        would give it."""
         p = sum(
             p
             for (r, f), p in self.answers(problem, completion).items()
@@ -363,20 +355,21 @@ class Posterior:
         return -math.log2(p) if p else math.inf
 
     def __repr__(self) -> str:
-        return f"Posterior(feedback={self.feedback}, {', '.join(f'{n}: {_entropy(p):.2f} bits' if p.any() else f'{n}: empty' for n, p in self._p.items())})"
+        tools = [
+            f"{name}: {_entropy(p):.2f} bits" if p.any() else f"{name}: empty"
+            for name, p in self._p.items()
+        ]
+        return f"Posterior(feedback={self.feedback}, {', '.join(tools)})"
 
 
 def _first_error(parsed: list | None, call: dict, names: dict[str, str]) -> judging.Error | None:
     """What `judge.find_errors` finds first in one call that is parsed already."""
-    if parsed is None or len(parsed) != 1:
-        return (
-            judging.Error("syntax")
-            if parsed is None
-            else judging.Error("count", name=f"{len(parsed)} instead of 1")
-        )
-    return judging.first_error(
-        parsed[0], call, names, {k.arg: judging.literal(k.value) for k in parsed[0].keywords}, 0
-    )
+    if parsed is None:
+        return judging.Error("syntax")
+    if len(parsed) != 1:
+        return judging.Error("count", name=f"{len(parsed)} instead of 1")
+    given = {k.arg: judging.literal(k.value) for k in parsed[0].keywords}
+    return judging.first_error(parsed[0], call, names, given, 0)
 
 
 def verdict_of(
@@ -384,9 +377,8 @@ def verdict_of(
 ) -> tuple[float, str]:
     """What `ToolCall.judge` says when `convention` is the right one."""
     errors, fraction = judging.find_errors(calls, convention, completion)
-    return float(not errors) if reward == "exact" else fraction, judging.say(
-        errors[0], feedback
-    ) if errors else ""
+    message = judging.say(errors[0], feedback) if errors else ""
+    return float(not errors) if reward == "exact" else fraction, message
 
 
 def _entropy(p: np.ndarray) -> float:

@@ -168,7 +168,7 @@ def test_refusals():
     with pytest.raises(ValueError, match="asks for 2"):
         Posterior().answers(ask("weather", "table"), "x()")
     with pytest.raises(ValueError, match="asks for 2"):
-        Posterior().hear(ask("weather", "table"), "x")
+        Posterior().update_from_feedback(ask("weather", "table"), "x")
 
 
 # -- several calls an attempt
@@ -279,12 +279,12 @@ def test_hearing_is_summing_over_what_the_author_may_have_written(level):
         assert author.likelihood(
             problem.data["calls"][0], combos, level, feedback
         ) == pytest.approx(row)
-        found = Posterior(level).hear(problem, feedback)
+        found = Posterior(level).update_from_feedback(problem, feedback)
         assert list(found.probabilities(tool).values()) == pytest.approx(
             prior * row / (prior * row).sum()
         )
     if level == 0:
-        assert Posterior(0).hear(problem, "").entropy(tool) == pytest.approx(
+        assert Posterior(0).update_from_feedback(problem, "").entropy(tool) == pytest.approx(
             Posterior().entropy(tool)
         ), "wrong alone tells nothing: it begins anew until it is"
 
@@ -294,10 +294,12 @@ def test_the_attempt_adds_to_the_feedback():
     text = call_of("weather", (0, 0))
     feedback = task.judge(ask("weather"), text).feedback
     heard, read = (
-        Posterior(1).hear(ask("weather"), feedback),
+        Posterior(1).update_from_feedback(ask("weather"), feedback),
         Posterior(1).update(ask("weather"), text, 0.0, feedback),
     )
     assert "'city'" in feedback
     for posterior in (heard, read):
         assert posterior.names("weather")["city"]["city"] == 0
-    assert Posterior(1).hear(ask("weather"), "no judge says so").empty == ("weather",)
+    assert Posterior(1).update_from_feedback(ask("weather"), "no judge says so").empty == (
+        "weather",
+    )
