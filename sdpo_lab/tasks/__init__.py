@@ -1,4 +1,4 @@
-"""Tasks by name. Any object with `problems()` and `judge()` is a task too and needs no registration."""
+"""Tasks by name. Any object with `problems()` and `judge()` is a task too, without registration."""
 
 from __future__ import annotations
 

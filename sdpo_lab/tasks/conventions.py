@@ -18,7 +18,7 @@ from typing import Any
 
 from sdpo_lab.core.task import Problem, check_problems_asked
 
-#: Probability of the first, second, third and fourth reading of a question; of fewer, in proportion.
+#: Probability of the first to fourth reading of a question; of fewer readings, in proportion.
 PRIOR = (0.72, 0.16, 0.08, 0.04)
 
 #: {kind of request: {question: reading}}
@@ -56,7 +56,7 @@ def draw_convention(
     """The convention of one task: of every kind, readings whose probability under the prior is near
     `base_accuracy`, so that a learner who knows the prior alone is right about that often.
 
-    `toolcall.world.draw_convention` looks alike and draws in another order; both are held by goldens.
+    `toolcall.world.draw_convention` looks alike but draws in another way, which goldens hold.
     """
     rng, convention = random.Random(f"{name}/convention/{seed}"), {}
     for kind, questions in kinds.items():

@@ -1,14 +1,15 @@
-"""`reasoning_gym:<name>`: any data set of the reasoning-gym package, judged by its own verifier. A scalar reward and no words: the paper's §3.
+"""`reasoning_gym:<name>`: any data set of the reasoning-gym package, judged by its own verifier. A
+scalar reward and no words: the paper's §3.
 
-Some of its verifiers evaluate the answer as Python or hand it to SymPy, which evaluates it too. What a model wrote reaches those only when it
-is made of nothing that could call a function of ours or take forever (`harmless`); any other answer has reward 0 and is counted.
+Some of its verifiers evaluate the answer as Python or hand it to SymPy, which evaluates it too.
+What a model wrote reaches those only when it is made of nothing that could call a function of ours
+or take forever (`harmless`); any other answer has reward 0 and is counted.
 """
 
 from __future__ import annotations
 
 import ast
 import difflib
-import hashlib
 import importlib
 import inspect
 import math
@@ -21,71 +22,74 @@ from typing import Any
 
 from sdpo_lab.core.checks import check_range, unknown_names
 from sdpo_lab.core.task import Problem, Verdict, check_problems_asked
-from sdpo_lab.tasks.conventions import is_test
+from sdpo_lab.tasks.conventions import checksum_id, is_test
 
 PREFIX = "reasoning_gym:"
 BLOCK = 100  #: a data set is made with so many entries at a time; some build all of them at once
-MISSES = 300  #: so many entries in a row without a new problem of the split: nearly all there are have been drawn
+MISSES = 300  #: after so many entries in a row without a new problem of the split it gives up
 ENTRIES = 4096  #: entries kept for judging; an older one is made again
 #: Data sets whose verifier evaluates the answer: as a Python literal, as arithmetic, as a formula.
 LITERAL = ("binary_matrix", "n_queens", "spiral_matrix", "string_insertion")
 ARITHMETIC = ("countdown", "puzzle24")
 FORMULA = ("intermediate_integration", "polynomial_multiplication", "simple_integration")
-#: Data sets that teach nothing: their verifier accepts every answer (0.1.25 compares the truth of two non-empty strings).
+#: Data sets that teach nothing: their verifier accepts every answer (0.1.25 compares the truth of
+#: two non-empty strings).
 ACCEPTS_ALL = ("game_of_life_halting",)
 NAMES = frozenset(
-    "sin cos tan cot sec csc asin acos atan sinh cosh tanh asinh acosh atanh exp log ln sqrt Abs pi E e".split()
+    "sin cos tan cot sec csc asin acos atan sinh cosh tanh asinh acosh atanh exp log ln sqrt Abs "
+    "pi E e".split()
 )
 
 
 class ReasoningGym:
-    """A data set of the reasoning-gym package, for instance "reasoning_gym:spell_backward"; its own verifier, no feedback.
+    """A data set of the reasoning-gym package with its own verifier, no feedback.
+
+    Its name is for instance "reasoning_gym:spell_backward".
 
     dataset  one of `names()`
     seed     which problems; the same seed gives the same ones
-    suffix   an instruction put behind every question, for instance "\\nGive the answer alone." or one that asks for <answer>...</answer>
+    suffix   an instruction put behind every question, for instance "\\nGive the answer alone." or
+             one that asks for <answer>...</answer>
     config   the data set's own settings, for instance min_word_len=3; see its config class
 
-    The reward is the verifier's score, in [0, 1] as a rule. For the whole answer it is 1; for a wrong one many data sets give 0.01, some a share for what
-    is right of it, so leave `success_reward_threshold` at 1. What is judged is the inside of the last <answer>...</answer>, or
-    the whole completion, stripped, where there is none. A completion at which the verifier raises has reward 0; `failures` counts these,
-    and `refused` those that were kept from a verifier that evaluates them.
+    The reward is the verifier's score, in [0, 1] as a rule. For the whole answer it is 1; for a
+    wrong one many data sets give 0.01, some a share for what is right of it, so leave
+    `success_reward_threshold` at 1. What is judged is the inside of the last <answer>...</answer>,
+    or the whole completion, stripped, where there is none. A completion at which the verifier
+    raises has reward 0; `failures` counts these, and `refused` those that were kept from a verifier
+    that evaluates them.
 
-    A problem is of the test split by the checksum of its question, one in five. Raises ImportError without the package, ValueError for an unknown
-    data set or setting.
+    A problem is of the test split by the checksum of its question, one in five. Raises ImportError
+    without the package, ValueError for an unknown data set or setting.
     """
 
     def __init__(self, dataset: str, seed: int = 0, *, suffix: str = "", **config: Any) -> None:
-        gym = package()
         if dataset not in names():
             near = difflib.get_close_matches(str(dataset), names(), 3, cutoff=0.4)
-            raise ValueError(
-                f"reasoning-gym has no data set {dataset!r}; {'the nearest are ' + ', '.join(near) if near else 'it has ' + ', '.join(names())}"
-            )
+            there = f"the nearest are {', '.join(near)}" if near else f"it has {', '.join(names())}"
+            raise ValueError(f"reasoning-gym has no data set {dataset!r}; {there}")
         check_range("seed", seed, int, 0, 2**31 - 1)
         if not isinstance(suffix, str):
             raise TypeError(f"suffix must be a string, got {type(suffix).__name__}")
-        settings = inspect.signature(gym.factory.DATASETS[dataset][1]).parameters
-        unknown_names(
-            f"the data set {dataset!r}", config, [s for s in settings if s not in ("seed", "size")]
-        )
+        settings = [s for s in settings_of(dataset) if s not in ("seed", "size")]
+        unknown_names(f"the data set {dataset!r}", config, settings)
         if dataset in ACCEPTS_ALL:
             warnings.warn(
-                f"the verifier of {dataset!r} accepts every answer, so nothing can be learnt from it",
+                f"the verifier of {dataset!r} accepts every answer, "
+                "so nothing can be learnt from it",
                 stacklevel=3,
             )
         self.dataset, self.suffix, self.config = dataset, suffix, config
         self.name, self.dials = PREFIX + dataset, dict(seed=seed, suffix=suffix, **config)
-        self.entries: OrderedDict[tuple[int, int], tuple[Any, dict]] = (
-            OrderedDict()
-        )  # (seed, index) -> data set and entry
-        self.test: dict[
-            tuple[int, int], list[Problem]
-        ] = {}  # evaluations ask for the same ones again and again
+        # {(seed, index): (data set, entry)}, the newest last
+        self.entries: OrderedDict[tuple[int, int], tuple[Any, dict]] = OrderedDict()
+        # {(n, seed): problems of the test split}: evaluations ask for the same ones again and again
+        self.test: dict[tuple[int, int], list[Problem]] = {}
         self.failures = self.refused = 0
         self.make(0)  # settings that do not go together are an error now
 
     def make(self, seed: int) -> Any:
+        """The data set of one seed, of `BLOCK` entries."""
         try:
             return package().create_dataset(self.dataset, seed=seed, size=BLOCK, **self.config)
         except (AssertionError, TypeError, ValueError) as error:
@@ -94,31 +98,35 @@ class ReasoningGym:
             ) from error
 
     def problems(self, n: int, split: str = "train", seed: int = 0) -> list[Problem]:
-        """`n` different problems; the same arguments always give the same ones. Raises ValueError when there are not so many."""
+        """`n` different problems; the same arguments always give the same ones.
+
+        Raises ValueError when there are not so many.
+        """
         check_problems_asked(n, split, seed)
         if split == "test" and (n, seed) in self.test:
             return list(self.test[n, seed])
-        found: dict[str, Problem] = {}
+        drawn: dict[str, Problem] = {}
         misses = 0
         for problem in self.stream(f"{self.name}/{self.dials['seed']}/{split}/{seed}"):
             fresh = (
                 problem is not None
-                and problem.id not in found
+                and problem.id not in drawn
                 and is_test(problem.data["question"]) == (split == "test")
             )
             misses = 0 if fresh else misses + 1
             if fresh:
-                found[problem.id] = problem
-            if len(found) == n:
+                drawn[problem.id] = problem
+            if len(drawn) == n:
                 break
             if misses > MISSES:
                 raise ValueError(
-                    f"{self.name!r} has only about {len(found)} different {split} problems with these settings; asked for {n}. Ask for fewer, or widen the "
-                    f"data set's settings: {', '.join(inspect.signature(package().factory.DATASETS[self.dataset][1]).parameters)}"
+                    f"{self.name!r} has only about {len(drawn)} different {split} problems with "
+                    f"these settings; asked for {n}. Ask for fewer, or widen the data set's "
+                    f"settings: {', '.join(settings_of(self.dataset))}"
                 )
         if split == "test":
-            self.test = {**dict(list(self.test.items())[-3:]), (n, seed): list(found.values())}
-        return list(found.values())
+            self.test = {**dict(list(self.test.items())[-3:]), (n, seed): list(drawn.values())}
+        return list(drawn.values())
 
     def stream(self, key: str) -> Iterator[Problem | None]:
         """Problems without end; None for an entry that the data set could not make."""
@@ -150,14 +158,14 @@ class ReasoningGym:
             "answer": entry["answer"],
             "metadata": plain(entry["metadata"]),
         }
-        return Problem(
-            f"{self.dataset}-{hashlib.sha256(question.encode()).hexdigest()[:12]}",
-            [{"role": "user", "content": question + self.suffix}],
-            data,
-        )
+        messages = [{"role": "user", "content": question + self.suffix}]
+        return Problem(checksum_id(self.dataset, question), messages, data)
 
     def entry(self, problem: Problem) -> tuple[Any, dict]:
-        """The data set and the entry itself, made again where it is not at hand. Raises ValueError when it comes out another."""
+        """The data set and the entry itself, made again where it is not at hand.
+
+        Raises ValueError when it comes out another.
+        """
         at = problem.data["seed"], problem.data["index"]
         if at not in self.entries:
             data = self.make(at[0])
@@ -165,7 +173,8 @@ class ReasoningGym:
         data, entry = self.entries[at]
         if entry["question"] != problem.data["question"]:
             raise ValueError(
-                f"problem {problem.id!r} comes out another one here: other settings, or another version of reasoning-gym"
+                f"problem {problem.id!r} comes out another one here: other settings, or another "
+                "version of reasoning-gym"
             )
         return data, entry
 
@@ -186,7 +195,8 @@ class ReasoningGym:
         return Verdict(score)
 
     def __repr__(self) -> str:
-        return f"ReasoningGym({self.dataset!r}, {', '.join(f'{k}={v!r}' for k, v in self.dials.items())})"
+        dials = ", ".join(f"{k}={v!r}" for k, v in self.dials.items())
+        return f"ReasoningGym({self.dataset!r}, {dials})"
 
 
 def package() -> Any:
@@ -195,9 +205,14 @@ def package() -> Any:
         return importlib.import_module("reasoning_gym")
     except ImportError as error:
         raise ImportError(
-            f"the tasks 'reasoning_gym:<name>' need the package reasoning-gym ({error}): pip install 'sdpo_lab[tasks]', or pip install "
-            "reasoning-gym"
+            f"the tasks 'reasoning_gym:<name>' need the package reasoning-gym ({error}): "
+            "pip install 'sdpo_lab[tasks]', or pip install reasoning-gym"
         ) from error
+
+
+def settings_of(dataset: str) -> list[str]:
+    """The names of a data set's own settings."""
+    return list(inspect.signature(package().factory.DATASETS[dataset][1]).parameters)
 
 
 def names() -> list[str]:
@@ -207,22 +222,20 @@ def names() -> list[str]:
 
 def extract(completion: str) -> str:
     """The inside of the last <answer>...</answer>, or all of it, stripped."""
-    inside = re.findall(
-        r"<answer>(.*?)</answer>", completion[: completion.rfind("</answer>") + 9], re.S
-    )  # behind the last end one looks in vain, and long
+    until = completion.rfind("</answer>") + len("</answer>")  # to search behind it takes long
+    inside = re.findall(r"<answer>(.*?)</answer>", completion[:until], re.S)
     return (inside[-1] if inside else completion).strip()
 
 
 def harmless(dataset: str, answer: str) -> bool:
-    """May this text be handed to the verifier of that data set? Only those that evaluate it are particular."""
+    """May this text be handed to the verifier of that data set, which may evaluate it?"""
     if dataset not in LITERAL + ARITHMETIC + FORMULA:
         return True
     if len(answer) > 2000:
         return False
     if dataset in LITERAL:
-        if re.fullmatch(
-            r"[\w\s,-]*", answer
-        ):  # no call, no operator that grows, no look at the verifier's own variables, which hold the answer
+        # no call, no operator that grows, no look at the verifier's own variables
+        if re.fullmatch(r"[\w\s,-]*", answer):
             return True
         try:
             ast.literal_eval(answer)

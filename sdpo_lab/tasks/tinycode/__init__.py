@@ -145,7 +145,10 @@ _lock = threading.Lock()
 
 
 def sandbox(seconds: float, allow_weak: bool) -> Sandbox:
-    """One sandbox a setting for the whole process; its servers start with the first attempt and end with the process."""
+    """One sandbox a setting for the whole process.
+
+    Its servers start with the first attempt and end with the process.
+    """
     with _lock:
         if (seconds, allow_weak) not in _sandboxes:
             _sandboxes[seconds, allow_weak] = Sandbox(seconds=seconds, allow_weak=allow_weak)

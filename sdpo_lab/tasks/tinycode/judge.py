@@ -64,7 +64,7 @@ def raised(error: Exception, program: Program) -> Raised:
 
 @functools.lru_cache(maxsize=20_000)
 def tests(problem: str) -> tuple[tuple[tuple, ...], tuple[tuple, ...]]:
-    """(inputs of the public tests, of the private ones) of a problem, given as the JSON of its data.
+    """(inputs of public tests, of private ones) of a problem, given as the JSON of its data.
 
     Every two readings differ in a public test.
     """
@@ -152,7 +152,7 @@ def say(
 
 
 def cut(text: str) -> str:
-    """At most `MAX_PART` characters, on one line, without addresses, which differ from run to run."""
+    """At most `MAX_PART` characters, on one line, without addresses, which no two runs share."""
     line = re.sub(r" at 0x[0-9a-fA-F]+", "", " ".join(text.split()))
     return line if len(line) <= MAX_PART else line[: MAX_PART - 3] + "..."
 

@@ -25,14 +25,14 @@ FEEDBACK = {
 
 
 class ToolCall(DrawnTask):
-    """Problems whose answer is one or more calls; the convention decides which argument names are right.
+    """Problems whose answer is one or more calls; the convention says which names are right.
 
     seed          which convention
     base_accuracy 0.01 to 0.5: how often a learner who knows only the prior writes one call
                   correctly; sets how rare the names of the convention are
     calls         1 to 8 calls an attempt; all must be right for reward 1
     feedback      0 to 3, the dial `FEEDBACK`
-    reward        "exact": 1 when everything is right, else 0; "fraction": the share of right arguments
+    reward        "exact": 1 when everything is right, else 0; "fraction": share of right arguments
     novelty       how far the convention lies from pre-training, see `draw_convention`
     """
 
@@ -86,8 +86,9 @@ class ToolCall(DrawnTask):
         solution: str = "",
         attempt: str = "",
     ) -> OracleTeacher | None:
-        """The Bayes oracle's opinion of an attempt, given what a self-teacher is shown; None where it
-        is not known (several calls).
+        """The Bayes oracle's opinion of an attempt, given what a self-teacher is shown.
+
+        None where it is not known (several calls).
 
         Feedback without the attempt it is about is taken as said of the pre-training documents'
         author (`Posterior.update_from_feedback`). A text this judge would not say of any attempt

@@ -1,7 +1,8 @@
 """How much an environment's answer tells about the convention, in bits, counted over every
 convention there could be.
 
-Exact for one call an attempt: a tool has at most 4^3 name combinations, each with its prior probability.
+Exact for one call an attempt: a tool has at most 4^3 name combinations, each with its prior
+probability.
 """
 
 from __future__ import annotations

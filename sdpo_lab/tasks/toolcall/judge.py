@@ -55,12 +55,12 @@ def max_depth(text: str) -> int:
 
 
 def literal(node: ast.expr) -> object:
-    """The value of a plain string or number; None for everything else (a name, a sum, a nested call)."""
+    """The value of a plain string or number; None for anything else (a name, a sum, a call)."""
     return node.value if isinstance(node, ast.Constant) and type(node.value) in (str, int) else None
 
 
 def find_errors(asked: list[dict], convention: Convention, text: str) -> tuple[list[Error], float]:
-    """(errors, fraction of right arguments). At most one error a call, in the order of the lines."""
+    """(errors, fraction of right arguments): at most one error a call, in the order of lines."""
     calls = parse_calls(text)
     if calls is None:
         return [Error("syntax")], 0.0
@@ -104,8 +104,8 @@ def first_error(
 def role_of(
     name: str, given: dict[str, object], tool: str, values: dict, names: dict[str, str]
 ) -> str:
-    """Which argument a wrong name was meant to be: by its value, else by meaning, else the first one
-    still missing."""
+    """Which argument a wrong name was meant to be: by its value, else by meaning, else the first
+    one still missing."""
     missing = [role for role in values if names[role] not in given] or list(values)
     by_value = [role for role in missing if values[role] == given[name]]
     by_meaning = [

@@ -1,4 +1,4 @@
-"""Requests in natural language: values, phrasings, and problems that never cross from one split to the other."""
+"""Requests in natural language: values, phrasings, and problems that stay in their split."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from sdpo_lab.tasks.conventions import is_test, problem_of
 from sdpo_lab.tasks.toolcall.world import BY_NAME, Tool
 
 CITIES = (
-    "Oslo Bergen Paris Lyon Rome Milan Madrid Porto Lisbon Vienna Berlin Hamburg Prague Dublin Cork "
-    "London Leeds Athens Cairo Lagos Nairobi Delhi Mumbai Tokyo Osaka Seoul Hanoi Sydney Perth Lima "
-    "Quito Bogota Boston Denver Austin Toronto Zurich Geneva Warsaw Riga"
+    "Oslo Bergen Paris Lyon Rome Milan Madrid Porto Lisbon Vienna Berlin Hamburg Prague Dublin "
+    "Cork London Leeds Athens Cairo Lagos Nairobi Delhi Mumbai Tokyo Osaka Seoul Hanoi Sydney "
+    "Perth Lima Quito Bogota Boston Denver Austin Toronto Zurich Geneva Warsaw Riga"
 ).split()
 PEOPLE = (
     "Anna Ben Clara David Emma Felix Grace Hugo Ida Jonas Karla Leo Maria Nils Olga Paul Rosa Sam "

@@ -89,7 +89,7 @@ Convention = dict[str, dict[str, str]]
 
 
 def is_held_out(ranks: tuple[int, ...]) -> bool:
-    """Combinations of a second with a third name are left out of pre-training (novelty "combination")."""
+    """Combinations of a second with a third name are left out of pre-training."""
     return 1 in ranks and 2 in ranks
 
 

@@ -38,7 +38,9 @@ def learner_curve(
     within: str = "distinct",
     conventions: int = 0,
 ) -> Curve:
-    """The greedy Bayes learner on a `ToolCall` with one call: always the most probable call given all it has seen.
+    """The greedy Bayes learner on a `ToolCall` with one call.
+
+    It always writes the most probable call given all it has seen.
 
     attempts     1 to 100,000, how many are made in all; problems ask for a random tool, each with
                  the same probability

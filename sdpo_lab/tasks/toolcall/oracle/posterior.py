@@ -141,7 +141,9 @@ class Posterior:
     def update(
         self, problem: Problem, completion: str, reward: float, feedback: str = ""
     ) -> Posterior:
-        """Take in one attempt and its verdict; returns itself. A solution is an attempt with reward 1.
+        """Take in one attempt and its verdict; returns itself.
+
+        A solution is an attempt with reward 1.
 
         An attempt at calls of several tools is exact too where its verdict says something of each
         tool by itself: a message names the first wrong line, so the lines before it are right and
@@ -288,8 +290,9 @@ class Posterior:
         check_choice("tool", name, self.prior)
         if not self._p[name].any():
             raise NoPosterior(
-                f"nothing in the prior explains what was seen of {name}: its convention lies outside "
-                "the prior (see novelty), or the verdicts are not this judge's at this setting"
+                f"nothing in the prior explains what was seen of {name}: its convention lies "
+                "outside the prior (see novelty), or the verdicts are not this judge's at this "
+                "setting"
             )
         return self._p[name]
 
@@ -328,8 +331,10 @@ class Posterior:
     # -- information
 
     def answers(self, problem: Problem, completion: str) -> dict[tuple[float, str], float]:
-        """{(reward, feedback): probability} of the verdict on one more attempt. Raises ValueError for
-        several calls."""
+        """{(reward, feedback): probability} of the verdict on one more attempt.
+
+        Raises ValueError for several calls.
+        """
         answers: dict[tuple[float, str], float] = {}
         name = self._one_call(problem)["tool"]
         verdicts = self._verdicts(problem, completion, name)
@@ -345,8 +350,10 @@ class Posterior:
         return _entropy(np.array(list(self.answers(problem, completion).values())))
 
     def bits(self, problem: Problem, completion: str, reward: float, feedback: str = "") -> float:
-        """What this verdict tells: -log2 of its probability. Infinite when nothing left in the prior
-        would give it."""
+        """What this verdict tells: -log2 of its probability.
+
+        Infinite when nothing left in the prior would give it.
+        """
         p = sum(
             p
             for (r, f), p in self.answers(problem, completion).items()

@@ -20,8 +20,8 @@ MAX_TEXTS = 4096  # answers that `next_tokens` mixes at most; with one call ther
 
 @dataclass
 class OracleTeacher:
-    """The oracle's opinion of one attempt of T tokens, beside the student's and the self-teacher's of
-    `lab.credit`."""
+    """The oracle's opinion of one attempt of T tokens, beside the student's and the self-teacher's
+    of `lab.credit`."""
 
     #: (T,), the attempt
     completion_ids: list[int]
@@ -54,7 +54,7 @@ def next_tokens(
     slip: float = 0.0,
     end: int | None = None,
 ) -> OracleTeacher:
-    """The oracle in the self-teacher's role: the next token at each position of an attempt, given `posterior`.
+    """The oracle in the self-teacher's role: the next token at each position of an attempt.
 
     The author whose writing it foresees draws a convention from the posterior and writes the right
     call under it, as `ToolCall.solution` does; with probability `slip` (0 to 1) the convention is
