@@ -12,10 +12,10 @@ BLOCKS = re.findall(r"<!-- runs -->\n```python\n(.*?)```", TEXT, re.S)
 
 
 def test_every_block_of_the_page_is_run():
-    assert len(BLOCKS) == TEXT.count("```python") - 1 == 3
+    assert len(BLOCKS) == TEXT.count("```python") - 1 == 4
 
 
-@pytest.mark.parametrize("code", BLOCKS, ids=["list", "function", "trl"])
+@pytest.mark.parametrize("code", BLOCKS, ids=["list", "function", "trl", "class"])
 def test_a_block_is_short_and_runs(code):
     assert (
         len(
