@@ -3,7 +3,9 @@ it does not train on, and score one of its attempts token by token."""
 
 from __future__ import annotations
 
+import contextlib
 import numbers
+from collections.abc import Iterator
 from typing import Any
 
 from sdpo_lab.analysis.credit import credit, shown_texts
@@ -48,6 +50,19 @@ def measure(trainer: Any, n: int = 32, seed: int = 0) -> dict[str, float]:
             prompts, problems = teacher_prompts(teacher, tokenizer, task, n, c, "test", seed)
             accuracies[TEACHER] = accuracy(sampling_model(teacher), prompts, problems)
         return accuracies
+
+
+@contextlib.contextmanager
+def autosave_after(trainer: Any) -> Iterator[None]:
+    """A step inside saves itself when the block is over, not before: a line of the saved history is
+    written once, and what is measured after the step belongs there."""
+    with trainer.lock:  # nor does anybody else save it, or change where it is saved
+        trainer.autosaves, held = None, trainer.autosaves
+        try:
+            yield
+        finally:
+            trainer.autosaves = held
+        trainer.autosave_if_due()
 
 
 def credit_of(trainer: Any, step: int, index: int) -> Any:

@@ -11,8 +11,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +21,7 @@ from sdpo_lab.core.checks import check_choice, check_kind, check_range, shown, u
 from sdpo_lab.live import measurements
 from sdpo_lab.live.control import Clock, Control, check_free, drive, let_go
 from sdpo_lab.live.progress import ProgressLine
-from sdpo_lab.live.worker import Worker
+from sdpo_lab.live.worker import Worker, clear_frames
 from sdpo_lab.runs.checkpoints import as_path
 
 CHECKPOINTS_KEPT = 2  # of a run's folder
@@ -377,7 +376,7 @@ class LiveRun(Worker):
         """One step of the trainer, measured where that is due."""
         is_last = self.done + 1 == self.steps
         measured = self.evaluate_every and (number % self.evaluate_every == 0 or is_last)
-        with autosave_after(self.trainer) if measured else contextlib.nullcontext():
+        with measurements.autosave_after(self.trainer) if measured else contextlib.nullcontext():
             record = self.trainer.step()
             self.done += 1
             if measured:
@@ -395,27 +394,10 @@ class LiveRun(Worker):
 
     def _fail(self, error: BaseException) -> None:
         self.exception, self._traceback, self._end = error, error.__traceback__, "failed"
-        # what the step held, tensors above all, must not live as long as this run
-        cause: BaseException | None = error
-        while cause is not None:
-            traceback.clear_frames(cause.__traceback__)
-            cause = cause.__cause__ or cause.__context__
+        clear_frames(error)
 
     def _finish(self, end: str) -> None:
         """With the lock held; frees the trainer for another run."""
         self._end, self._pending = end, {}
         let_go(self)
         self._thread_ends()
-
-
-@contextlib.contextmanager
-def autosave_after(trainer: Any) -> Iterator[None]:
-    """A step inside saves itself when the block is over, not before: a line of the saved history is
-    written once, and what is measured after the step belongs there."""
-    with trainer.lock:  # nor does anybody else save it, or change where it is saved
-        trainer.autosaves, held = None, trainer.autosaves
-        try:
-            yield
-        finally:
-            trainer.autosaves = held
-        trainer.autosave_if_due()

@@ -6,6 +6,7 @@ import atexit
 import collections
 import sys
 import threading
+import traceback
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -95,6 +96,14 @@ def call_into(work: Callable[[], Any], future: Future) -> None:
             future.set_result(work())
         except BaseException as error:
             future.set_exception(error)
+
+
+def clear_frames(error: BaseException) -> None:
+    """What the frames of an error held, tensors above all, must not live as long as the error."""
+    cause: BaseException | None = error
+    while cause is not None:
+        traceback.clear_frames(cause.__traceback__)
+        cause = cause.__cause__ or cause.__context__
 
 
 def torch_threads() -> int | None:

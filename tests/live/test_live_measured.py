@@ -1,4 +1,4 @@
-"""LiveRun measures, saves, is watched and runs errands between two steps: none of it changes the run."""
+"""LiveRun measures, saves, is watched and takes calls between two steps: none of it changes the run."""
 
 from __future__ import annotations
 
@@ -221,7 +221,7 @@ def test_saving_at_rest_and_after_the_end(fake, tmp_path, monkeypatch):
     )
 
 
-def test_an_errand_that_fails_is_told_to_who_asked_and_nobody_else(fake, tmp_path, monkeypatch):
+def test_a_call_that_fails_is_reported_to_who_asked_and_nobody_else(fake, tmp_path, monkeypatch):
     trainer = fake()
     run = LiveRun(trainer, 3)
     monkeypatch.setattr(
@@ -234,12 +234,12 @@ def test_an_errand_that_fails_is_told_to_who_asked_and_nobody_else(fake, tmp_pat
     assert run.wait(5) and run.state == "ready" and len(run.result(progress=False)) == 3
 
 
-def test_a_run_at_rest_stays_so_while_an_errand_is_done(fake, until):
+def test_a_run_at_rest_stays_so_while_a_call_is_made(fake, until):
     trainer, gate = fake(), threading.Event()
     run = LiveRun(trainer, 4)
     run.step()
     run.wait(5)
-    wish = run.errand(lambda: gate.wait(20))
+    wish = run.call_between_steps(lambda: gate.wait(20))
     until(lambda: wish.running())
     assert run.state == "paused" and not run.wait(0.05)
     run.start()  # waits for its turn: one thread inside the trainer

@@ -50,6 +50,7 @@ def scored(tiny_original):
         ("result", "every", floats(0.001, 3600), {}),
         ("result", "progress", FLAG, {}),
         ("result", "meanwhile", [3, "x", []], {}),
+        ("call_between_steps", "work", [None, 3, "x"], {}),
         ("errand", "work", [None, 3, "x"], {}),
         ("wait", "timeout", optional(floats(0, 10**9)), {}),
     ],
