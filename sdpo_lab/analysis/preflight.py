@@ -97,8 +97,9 @@ def preflight(
     records = trial_steps(model, tokenizer, task, config, n, seed)
     groups = [group for record in records for group in group_rollouts(record.rollouts)]
 
-    # whose teacher could be shown what
-    attempts, solved_groups, feedbacks, solutions, failed = 0, 0, [], [], 0
+    # the teacher's prompts: on each failed attempt, with its feedback and with a solution
+    attempts = failed = solved_groups = 0
+    with_feedback, with_solution = [], []
     for group in groups:
         right = [a.text for a in group if a.reward >= config.success_reward_threshold]
         attempts += len(group)
@@ -107,19 +108,22 @@ def preflight(
         for a in group:
             if a.reward >= config.success_reward_threshold:
                 continue
+            question = a.problem.messages
             if a.feedback:
-                feedbacks.append(shown(a, config, feedback=a.feedback))
+                prompt = teacher_messages(question, "", a.feedback, config)
+                with_feedback.append((prompt, a.problem))
             if solution := known_solution(a, right, task):
-                solutions.append(shown(a, config, solution=solution))
+                prompt = teacher_messages(question, solution, "", config)
+                with_solution.append((prompt, a.problem))
 
     measured = dict(
         pass_at_1=Share(attempts - failed, attempts),
         pass_at_k=Share(solved_groups, len(groups)),
         k=config.num_generations,
-        teacher_feedback=answers(model, tokenizer, task, config, feedbacks, seed),
-        teacher_solution=answers(model, tokenizer, task, config, solutions, seed),
+        teacher_feedback=answers(model, tokenizer, task, config, with_feedback, seed),
+        teacher_solution=answers(model, tokenizer, task, config, with_solution, seed),
         active=fmean(r.metrics["active_fraction"] for r in records),
-        judge_said=len(feedbacks) / failed if failed else 1.0,
+        judge_said=len(with_feedback) / failed if failed else 1.0,
         seconds_per_step=median(r.seconds for r in records[1:]),  # the first one warms up
     )
     ready, advice = advise(**measured)
@@ -148,19 +152,11 @@ def known_solution(attempt: Rollout, successes: list[str], task: Task) -> str:
     return own(attempt.problem) if callable(own) else ""
 
 
-#: (the teacher's prompt, the problem it stands for)
-Shown = tuple[list[dict[str, str]], Problem]
-
-
-def shown(attempt: Rollout, config: SDPOConfig, solution: str = "", feedback: str = "") -> Shown:
-    problem = attempt.problem
-    return teacher_messages(problem.messages, solution, feedback, config), problem
-
-
 def answers(
-    model: Any, tokenizer: Any, task: Task, config: SDPOConfig, prompts: list[Shown], seed: int
+    model: Any, tokenizer: Any, task: Task, config: SDPOConfig, prompts: list, seed: int
 ) -> Share:
-    """How many of the teacher's fresh answers are right, each in the place of a failed attempt."""
+    """How many of the teacher's fresh answers are right, one to each of `prompts`: (the teacher's
+    messages, the problem they stand for)."""
     prompts = prompts[:: max(1, len(prompts) // MOST_ANSWERS)][:MOST_ANSWERS]
     if not prompts:
         return Share(0, 0)
