@@ -124,8 +124,7 @@ def nonsense(words: int, rng: random.Random) -> str:
 
 
 def kinds_of(problem: Problem) -> set[str]:
-    """What a problem of the shipped tasks is about: its tools, or its kind of request. Empty for
-    other tasks."""
+    """What a problem of the shipped tasks is about: its tools or its kind; {} for others."""
     calls = problem.data.get("calls", [])
     kinds = {call["tool"] for call in calls if isinstance(call, dict) and "tool" in call}
     return kinds | ({str(problem.data["kind"])} if "kind" in problem.data else set())

@@ -27,8 +27,7 @@ html_of: Callable[[Credit], str] | None = None
 
 @dataclass
 class Credit:
-    """Scores of one attempt of T tokens under a vocabulary of V; arrays are (T,), log-probabilities
-    in nats."""
+    """Scores of one attempt of T tokens, vocabulary V; arrays are (T,), log-probs in nats."""
 
     #: their concatenation is the text of the attempt; a special token shows as its own string
     tokens: list[str]
@@ -57,14 +56,12 @@ class Credit:
 
     @property
     def advantages(self) -> torch.Tensor:
-        """log q - log p of the sampled tokens (Prop. 2.1): above 0 the teacher would raise it,
-        below 0 lower it."""
+        """log q - log p of the sampled tokens (Prop. 2.1): above 0 the teacher would raise it."""
         return self.teacher_log_probs - self.student_log_probs
 
     @property
     def oracle_advantages(self) -> torch.Tensor | None:
-        """The same with the oracle in the teacher's place: -inf for a token it excludes, nan where
-        it has no opinion."""
+        """The same of the oracle: -inf for a token it excludes, nan where it has no opinion."""
         if self.oracle_log_probs is None:
             return None
         return self.oracle_log_probs - self.student_log_probs
@@ -88,8 +85,7 @@ class Credit:
 
     @property
     def shift_bits(self) -> float:
-        """How far what was shown moved the predictions along this attempt: Σ_t KL(teacher ‖
-        student), in bits."""
+        """How far what was shown moved the predictions: Σ_t KL(teacher ‖ student), in bits."""
         nats = losses.kl(self.teacher_distribution, self.student_distribution).sum()
         return float(nats) / math.log(2)
 
@@ -257,8 +253,7 @@ class Rescorer:
 def check_scored(
     model: Any, tokenizer: Any, problem: Problem, config: SDPOConfig | None
 ) -> SDPOConfig:
-    """The configuration, the preset "laptop" when None. Raises TypeError for what cannot be scored
-    with."""
+    """The configuration, "laptop" when None. Raises TypeError for what cannot be scored with."""
     check_model(model, tokenizer)
     check_kind("problem", problem, Problem, "a Problem, as task.problems() gives them")
     return given_config(config)
@@ -319,8 +314,7 @@ def shown_texts(attempt: Rollout) -> dict[str, str]:
 
 
 def as_teacher(teacher: Any, model: Any) -> Teacher:
-    """A run's teacher as it is; another model, or for None the model itself, in the teacher's
-    role."""
+    """A run's teacher as it is, another model in that role, or for None the model itself."""
     return teacher if isinstance(teacher, Teacher) else Teacher(teacher or model, "live", 0.0)
 
 

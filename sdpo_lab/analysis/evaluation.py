@@ -1,5 +1,4 @@
-"""How good a model is on problems it was not trained on, in four ways of sampling, with
-intervals."""
+"""How good a model is on problems it was not trained on, sampled in four ways, with intervals."""
 
 from __future__ import annotations
 

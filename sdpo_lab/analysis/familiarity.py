@@ -32,8 +32,7 @@ class Familiarity:
 
     @property
     def unfamiliar(self) -> bool:
-        """Is it of a kind the model was never taught to read? What it makes of such a text means
-        little."""
+        """Of a kind the model was never taught to read? Then what it makes of it means little."""
         return self.share < THRESHOLD
 
 
@@ -76,8 +75,7 @@ def familiarity(text: str, model: Any, kind: str = "feedback") -> Familiarity | 
 
 @lru_cache(maxsize=8)
 def load_taught(file: Path, changed: int) -> frozenset[int]:
-    """The hashes in a file; `changed`, when it was written, keeps a newer one from being taken for
-    the old."""
+    """The hashes in a file; `changed`, when it was written, tells a newer one from the old."""
     from safetensors.numpy import load_file
 
     return frozenset(load_file(file)["phrases"].tolist())

@@ -1,5 +1,4 @@
-"""One attempt under student and teacher as a few kilobytes of plain data: what is kept of every
-step, and what a page draws."""
+"""One attempt under student and teacher as a few kilobytes of plain data, for a page."""
 
 from __future__ import annotations
 

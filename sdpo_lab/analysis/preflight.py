@@ -43,8 +43,7 @@ class Share:
 
 @dataclass(frozen=True)
 class Preflight:
-    """What `preflight` measured. `print(report)` shows it; `report.ready` is the answer as a
-    bool."""
+    """What `preflight` measured. `print(report)` shows it; `report.ready` is the answer."""
 
     pass_at_1: Share
     pass_at_k: Share  #: groups with a success, of all groups

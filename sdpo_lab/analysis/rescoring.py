@@ -18,8 +18,7 @@ from sdpo_lab.core.teachers import Teacher
 
 
 def in_words(scored: Credit, least: float = 0.05) -> str:
-    """One line on the tokens that moved most: "most lowered: 'town' (−4.2 nats)". Below `least`
-    nats a token has not moved."""
+    """The tokens that moved most, by `least` nats: "most lowered: 'town' (−4.2 nats)"."""
     moves = scored.advantages.tolist()
     parts = []
     for name, pick, sign in (("lowered", min, "−"), ("raised", max, "+")):

@@ -81,8 +81,7 @@ class Snapshots:
 
 
 def weight_bytes(trainer: Any) -> int:
-    """What a snapshot takes that it shares with no other: the trainable weights, two moments of
-    each, and the teacher's own."""
+    """What a snapshot shares with no other: trainable weights, two moments, the teacher's."""
 
     def total(tensors: Iterable[Any]) -> int:
         return sum(t.numel() * t.element_size() for t in tensors)
@@ -92,8 +91,7 @@ def weight_bytes(trainer: Any) -> int:
 
 
 def size(run: Path, *checkpoints: Path) -> int:
-    """Bytes of some of a run's checkpoints and of what all share; a file with several names counts
-    once."""
+    """Bytes of checkpoints and of what a run's all share; a file with several names counts once."""
     paths = [*run.iterdir(), *(p for c in checkpoints for p in c.rglob("*"))]
     stats = [p.stat() for p in paths if p.is_file()]
     return sum({(s.st_dev, s.st_ino): s.st_size for s in stats}.values())

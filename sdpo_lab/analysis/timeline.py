@@ -150,12 +150,12 @@ class Timeline:
             return False
         return True
 
-    def _keep(self, step: int, found: dict[str, Any]) -> None:
-        self._sums[step] = found["sum"]
-        sizes = [abs(a) for a in found["advantage"] if a is not None]
+    def _keep(self, step: int, data: dict[str, Any]) -> None:
+        self._sums[step] = data["sum"]
+        sizes = [abs(a) for a in data["advantage"] if a is not None]
         self._largest = max([self._largest, *sizes])
         if (step - self.start) % self._stride == 0:
-            self._pictures[step] = zlib.compress(json.dumps(found).encode())
+            self._pictures[step] = zlib.compress(json.dumps(data).encode())
         while len(self._pictures) > MOST_PICTURES:
             self._stride *= 2
             kept = {s for s in self._pictures if (s - self.start) % self._stride == 0}
@@ -178,8 +178,7 @@ class Timeline:
 
     @property
     def steps(self) -> list[int]:
-        """The steps whose picture is at hand, in order: 0 is before the first step. The beginning
-        counts: its snapshot is."""
+        """The steps whose picture is at hand or in the first snapshot; 0: before the first."""
         begun = [self.start] if self._snapshots.begun and self.probe is not None else []
         # without the lock, which a step's snapshot can hold for long: pages ask often
         return sorted({*begun, *list(self._pictures)})
@@ -198,28 +197,27 @@ class Timeline:
                 "there is no attempt to look at yet: no failed attempt with feedback has been "
                 "watched; pass probe="
             )
-        found = self.kept(step)
-        if found is None:
+        data = self.kept(step)
+        if data is None:
             with self._one_past:
-                found = self.kept(step) or self._again(step)
-        return {**found, "course": self.course()}
+                data = self.kept(step) or self._again(step)
+        return {**data, "course": self.course()}
 
     def kept(self, step: int) -> dict[str, Any] | None:
         """The picture of a step without its course; None where it would have to be computed."""
-        found = self._pictures.get(step)
-        return json.loads(zlib.decompress(found)) if found else None
+        data = self._pictures.get(step)
+        return json.loads(zlib.decompress(data)) if data else None
 
     def _again(self, step: int) -> dict[str, Any]:
         past = self.at(step)
         with self._rounding_as_the_run():
-            found = self._score(past)
+            data = self._score(past)
         with self._lock:
-            self._keep(step, found)
-        return found
+            self._keep(step, data)
+        return data
 
     def course(self) -> dict[str, Any]:
-        """How the sum of |advantage| went, and what else a page needs to draw any picture of this
-        timeline."""
+        """How the sum of |advantage| went, and what else a page needs to draw any picture."""
         sums = dict(self._sums)
         steps = sorted(sums)
         stride = math.ceil(len(steps) / MOST_POINTS)

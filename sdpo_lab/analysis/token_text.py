@@ -61,8 +61,7 @@ BYTE_OF = byte_alphabet()
 
 
 def token_text(tokenizer: Any, token: int) -> str:
-    """One token of the vocabulary as text; one that is only part of a character as its bytes, such
-    as "<E2 82>"."""
+    """One token as text; one that is only part of a character as its bytes, such as "<E2 82>"."""
     text = decode(tokenizer, [token])
     raw = token_bytes(tokenizer, token) if "\ufffd" in text else None
     return f"<{raw.hex(' ').upper()}>" if raw else text

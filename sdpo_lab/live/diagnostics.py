@@ -63,8 +63,7 @@ def reward(recent: list[Any]) -> str:
 
 
 def entropy(recent: list[Any]) -> str:
-    """A model that becomes right becomes sure as well: only where the reward does not follow is
-    that a collapse."""
+    """A right model becomes sure as well: it is a collapse where the reward does not follow."""
     values = [r.metrics.get("entropy", math.nan) for r in recent]
     if len(values) < 2 * AVERAGED or not all(map(math.isfinite, values)):
         return ""

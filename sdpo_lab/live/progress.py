@@ -81,8 +81,7 @@ def redraw(handle: Any, bundle: dict[str, str]) -> Any:
 
 
 def describe(run: Any) -> str:
-    """For example "running · 23 of 60 steps · mean reward 0.41 (last 5 steps) · 14 s, about 23 s
-    left · 1.6 steps/s"."""
+    """For example "running · 23 of 60 steps · mean reward 0.41 (last 5 steps) · 14 s"."""
     parts = [run.state, f"{run.done} of {run.steps} steps"]
     rewards = [r.reward for r in run.records_since(run.first)[-5:] if math.isfinite(r.reward)]
     if rewards:

@@ -126,8 +126,7 @@ class LiveRun(Worker):
                     self._finish("stopped")
 
     def set(self, **fields: Any) -> None:
-        """Change knobs from the next step on. Raises ValueError or TypeError here and now for what
-        the trainer would refuse."""
+        """Change knobs from the next step on. Raises here and now what the trainer would raise."""
         unknown_names("a running trainer's live fields", fields, list(self.trainer.LIVE_FIELDS))
         with self._changed:
             in_hand = self._records_before == len(self.trainer.history.records)
@@ -197,16 +196,14 @@ class LiveRun(Worker):
             return dict(self._pending)
 
     def value(self, field: str) -> Any:
-        """The value of a knob, a field of SDPOConfig, as the next step will use it. ValueError for
-        another name."""
+        """The value of a knob as the next step will use it. ValueError for another name."""
         check_choice("field", field, self.trainer.config.to_dict())
         with self._changed:
             return self._pending.get(field, getattr(self.trainer.config, field))
 
     @property
     def saved(self) -> tuple[int, Path] | None:
-        """(after how many steps of the trainer, in which folder) the run was saved last, by hand or
-        by time."""
+        """(after how many of the trainer's steps, in which folder) the run was saved last."""
         known = []
         for path in (self._saved_by_hand, self.folder):
             folder = self.trainer.folders.get(path) if path else None

@@ -114,8 +114,7 @@ def torch_threads() -> int | None:
 
 @atexit.register
 def _rest_before_exit() -> None:
-    """A thread inside torch while the interpreter shuts down can crash it; two seconds are enough
-    for most steps."""
+    """A thread inside torch can crash an interpreter that shuts down; most steps take < 2 s."""
     for worker in list(_at_work):
         worker.stop()
         worker.wait(2.0)

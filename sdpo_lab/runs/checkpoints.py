@@ -82,15 +82,12 @@ def save(
                     f"{str(run.path)!r} was written by another process while this trainer began to "
                     "save there; name another folder, or save again to overwrite"
                 )
-            # A folder named *.partial is no checkpoint; a kill leaves it for the next save to
-            # remove.
+            # It is named *.partial, and no checkpoint yet. After a kill the next save removes it.
             new = run.begin(len(trainer.history))
             try:
                 write(trainer, run, new, contents, replaced)
             except BaseException:
-                shutil.rmtree(
-                    new, ignore_errors=True
-                )  # on a full disk, the next try needs the room
+                shutil.rmtree(new, ignore_errors=True)  # the next try may need the room
                 raise
             # All is on the disk. One rename makes it a checkpoint, a second one the newest.
             return run.publish(new, keep)
@@ -173,8 +170,7 @@ def write_tensors(trainer: Saveable, run: RunFolder, new: Path) -> dict[str, Any
 
 
 def bases(trainer: Saveable, run: RunFolder) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Files that hold the weights that never change, with size and checksum, in the folders this
-    trainer saved to or was resumed from, `run` before others."""
+    """(file, its entry) of weights that never change, in this trainer's folders, `run` first."""
     for folder in sorted(trainer.folders.values(), key=lambda f: f is not run):
         for name in folder.own():
             file = folder.path / name / BASE
@@ -282,8 +278,7 @@ def resume(
 
 
 def fill_in(model: Any, tensors: dict[str, Any], at: Path, saved: dict[str, Any]) -> None:
-    """Give a model its weights and buffers. Raises ValueError unless class, names and shapes
-    agree."""
+    """Give a model its weights and buffers. Raises ValueError unless names and shapes agree."""
     places = dict(model.named_parameters()) | dict(model.named_buffers())
     differing = places.keys() ^ tensors.keys()
     differing |= {n for n in places.keys() & tensors if places[n].shape != tensors[n].shape}
@@ -299,8 +294,7 @@ def fill_in(model: Any, tensors: dict[str, Any], at: Path, saved: dict[str, Any]
 
 
 def read_run(folder: str | Path, step: int | None = None) -> tuple[History, SDPOConfig]:
-    """History and configuration of a saved run, without its model. Raises ValueError as
-    `resume`."""
+    """History and configuration of a saved run, without its model. Raises as `resume`."""
     run = RunFolder(as_path(folder))
     _, saved = run.open(step)
     return read_history(run, saved), SDPOConfig.from_dict(saved["config"])

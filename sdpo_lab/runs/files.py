@@ -58,8 +58,7 @@ class Damaged(ValueError):
 
 
 class NewerFormat(ValueError):
-    """A run of a version to come: nothing of it is damaged, and nothing of it may be written
-    over."""
+    """A run of a version to come: nothing of it is damaged, or may be written over."""
 
 
 def number(name: str) -> int:
@@ -141,8 +140,7 @@ def check_shape(at: Path, value: Any, shape: dict[str, Any], where: str = "") ->
 
 
 def history_of(at: Path) -> Path:
-    """The history of a checkpoint: in its own folder where a save that was allowed to overwrite it
-    was cut short, else in the run's."""
+    """The run's history; the checkpoint's own where a save that replaces it was cut short."""
     return at / HISTORY if (at / HISTORY).exists() else at.parent / HISTORY
 
 
@@ -177,8 +175,7 @@ def is_whole(at: Path) -> bool:
 
 
 def has_student(at: Path) -> bool:
-    """Are all weights of the student there? By their checksum, or where that cannot be read, by
-    what the file says of itself."""
+    """Are the student's weights whole? By their checksum, else by what the file says of itself."""
     from safetensors import SafetensorError, safe_open
 
     file = at / "student.safetensors"

@@ -108,8 +108,7 @@ class RunFolder:
         )
 
     def lines(self) -> Iterator[str]:
-        """The lines of the history that belong to the checkpoint opened, without what a later save,
-        or one that was cut short, added."""
+        """The lines of the history that belong to the checkpoint opened."""
         with self.history.open("rb") as f:
             while f.tell() < self.bytes:
                 yield f.readline().decode("utf-8")
@@ -144,8 +143,7 @@ class RunFolder:
         return sorted((n for n in kept if (self.path / n).is_dir()), key=number)
 
     def own(self) -> dict[str, str]:
-        """The checkpoints there that this trainer wrote or was resumed from, oldest first, with the
-        checksums of their state.json."""
+        """{checkpoint: its checksum} of those there that this trainer wrote or was resumed from."""
         try:
             pointer = self.pointer()
         except Damaged:
@@ -182,8 +180,7 @@ class RunFolder:
     # writing, in the order of a save
 
     def claim(self, overwrite: bool) -> list[str]:
-        """The checkpoints a save is to replace, with leave to do so. Raises ValueError without it,
-        and for a folder that holds something else."""
+        """The checkpoints a save may replace. Raises ValueError where it may not save here."""
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"{str(self.path)!r} is a file; name a folder")
         try:
@@ -283,8 +280,7 @@ class RunFolder:
         return {"steps": self.steps, "bytes": self.bytes, "sha256": digest.hexdigest()}
 
     def publish(self, new: Path, keep: int | None) -> Path:
-        """Rename a whole new checkpoint into place and point latest.json at it; then drop those of
-        this run that are not among the newest `keep`."""
+        """Rename a whole new checkpoint into place, point latest.json at it, drop the oldest."""
         at, mark = new.with_suffix(""), checksum(new / STATE)
         older = {n: known for n, known in self.own().items() if number(n) < number(at.name)}
         kept = list((older | {at.name: mark}).items())

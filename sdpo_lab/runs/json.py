@@ -25,7 +25,8 @@ def to_json(value: Any) -> str:
     Raises ValueError for what is none of these."""
 
     def tidy(v: Any) -> Any:
-        v = v.item() if isinstance(v, (np.number, np.bool_)) else v
+        if isinstance(v, (np.number, np.bool_)):
+            v = v.item()
         if isinstance(v, dict):
             return {k: [tidy(x)] if set(v) == {"not finite"} else tidy(x) for k, x in v.items()}
         if isinstance(v, (list, tuple)):

@@ -70,8 +70,7 @@ def write_skeleton(model: Any, tokenizer: Any, folder: Path) -> None:
 
 
 def read_skeleton(folder: Path, attention: str) -> tuple[Any, Any]:
-    """(model whose weights are yet to be filled in, tokenizer). Code that lies in the folder is
-    never run, and nobody is asked whether to."""
+    """(model without its weights, tokenizer). Code in the folder is never run, nor asked about."""
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
     check_attention(f"{folder.parent / STATE}", attention)

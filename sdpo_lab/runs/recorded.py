@@ -20,17 +20,14 @@ FORMAT = 1
 
 @dataclass
 class RunRecord:
-    """A recorded run: all that is needed to do it again, and what came out. Shipped as JSON in
-    `experiments/records/`."""
+    """All that is needed to do a run again, and what came out: `experiments/records/`."""
 
     name: str  #: what was compared, e.g. "sdpo", "grpo"
     task: dict[str, Any]  #: {"name": ..., **dials}
     config: dict[str, Any]
     model: dict[str, str]  #: {"name": ..., "sha256": ...}
     rows: list[dict[str, float]]  #: `History.rows()`
-    evaluations: list[
-        dict[str, Any]
-    ]  #: {"step": ..., "role": ..., "accuracy": ..., ...}, see `Evaluation.to_dict`
+    evaluations: list[dict[str, Any]]  #: {"step": ..., **`Evaluation.to_dict()`}
     changes: dict[int, dict[str, Any]] = field(default_factory=dict)  #: as in `History`
     key: str = ""  #: tells the run from the others of its sweep
     versions: dict[str, str] = field(default_factory=lambda: software())
@@ -41,7 +38,8 @@ def software() -> dict[str, str]:
     """Versions that decide the numbers, and the kind of machine."""
     import torch
 
-    return {name: version(name) for name in ("torch", "transformers", "numpy")} | {
+    return {
+        **{name: version(name) for name in ("torch", "transformers", "numpy")},
         "sdpo_lab": __version__,
         "threads": str(torch.get_num_threads()),
         "python": platform.python_version(),
@@ -57,18 +55,17 @@ def model_checksum(folder: str | Path) -> str:
 
 def write_records(path: str | Path, runs: list[RunRecord]) -> None:
     """One line a run, rows as columns, numbers to six digits, not-a-number as null."""
+
+    def rounded(x: float) -> float | None:
+        return float(f"{x:.6g}") if math.isfinite(x) else None
+
     lines = []
     for run in runs:
         fields = asdict(run)
         names = list(dict.fromkeys(name for row in run.rows for name in row))
         fields["rows"] = {name: [row.get(name) for row in run.rows] for name in names}
-        lines.append(
-            json.dumps(
-                each_float(fields, lambda x: float(f"{x:.6g}") if math.isfinite(x) else None),
-                separators=(",", ":"),
-                allow_nan=False,
-            )
-        )
+        tidy = each_float(fields, rounded)
+        lines.append(json.dumps(tidy, separators=(",", ":"), allow_nan=False))
     new = Path(path).with_suffix(".new")
     new.write_text("[" + ",\n".join(lines) + "]\n", encoding="utf-8")
     new.replace(path)

@@ -79,8 +79,7 @@ def constant(model: Any) -> dict[str, torch.Tensor]:
 
 
 def moments(trainer: Saveable) -> dict[str, torch.Tensor]:
-    """AdamW's state: "<weight>/exp_avg", "<weight>/exp_avg_sq", "<weight>/step"; {} before the
-    first step."""
+    """AdamW's state, {"<weight>/exp_avg": ..., ".../exp_avg_sq", ".../step"}; {} before a step."""
     names = {id(p): name for name, p in trainable(trainer.model).items()}
     return {
         f"{names[id(p)]}/{key}": value
@@ -111,8 +110,7 @@ def check_optimizer(trainer: Saveable) -> None:
 
 
 def check_data(problems: Iterable[Problem]) -> None:
-    """Raise ValueError where JSON would give a problem's data back as something else: a tuple as a
-    list, the key 1 as "1"."""
+    """Raise ValueError where JSON would change a problem's data: a tuple, or the key 1."""
     for p in problems:
         for key, value in p.data.items():
             (back,) = from_json(to_json({key: value})).values()
@@ -157,8 +155,7 @@ def find_task(saved: dict[str, Any], given: Task | None) -> Task:
 
 
 def rebuilt_task(saved: dict[str, Any]) -> Task:
-    """A shipped task from its name and dials. The class is compared as well, since a subclass can
-    add what the name does not say."""
+    """A shipped task from its name and dials; of a subclass the name does not say enough."""
     shipped = ReasoningGym if str(saved["name"]).startswith(PREFIX) else TASKS.get(saved["name"])
     if not shipped or shipped.__name__ != saved["class"]:
         raise ValueError(
