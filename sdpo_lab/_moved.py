@@ -86,6 +86,7 @@ NAMES = {
         "to_json": "runs.json",
         "write_records": "runs.recorded",
     },
+    "timeline": {"size": "analysis.snapshots", "weight_bytes": "analysis.snapshots"},
     "what_if": WHAT_IF,
 }
 

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import save_file
-from sdpo_lab.analysis.what_if import KINDS, TAUGHT, familiarity, phrase_hash, phrases, pieces
 
 from sdpo_lab import load_task
+from sdpo_lab.analysis.familiarity import KINDS, TAUGHT, familiarity, phrase_hash, phrases, pieces
 from sdpo_lab.core.task import judge_all
 from sdpo_lab.tasks.toolcall.judge import find_errors
 from sdpo_lab.tasks.toolcall.world import nonsense_name

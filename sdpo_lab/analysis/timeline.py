@@ -23,13 +23,11 @@ import torch
 from sdpo_lab.analysis.credit import credit, shown_texts
 from sdpo_lab.analysis.pictures import MOST_CHARACTERS, MOST_TOKENS, clean, picture
 from sdpo_lab.analysis.probe import as_probe, failures
-from sdpo_lab.analysis.snapshots import Snapshots, size
+from sdpo_lab.analysis.snapshots import Snapshots
 from sdpo_lab.core.checks import check_kind, check_range, shown
 from sdpo_lab.core.records import StepRecord
 from sdpo_lab.core.rollouts import Rollout
 from sdpo_lab.core.task import Problem
-
-__all__ = ["Timeline", "as_probe", "failures", "size"]
 
 MOST_PICTURES = 1000  # of a timeline; beyond, every second one is dropped
 MOST_POINTS = 400  # of a course

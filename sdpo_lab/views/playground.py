@@ -16,15 +16,10 @@ from typing import Any
 import anywidget
 import traitlets
 
-from sdpo_lab.analysis.credit import Credit
-from sdpo_lab.analysis.what_if import (
-    PRESETS,
-    Rescorer,
-    contexts,
-    familiarity,
-    in_words,
-    teacher_attempts,
-)
+from sdpo_lab.analysis.contexts import PRESETS, contexts
+from sdpo_lab.analysis.credit import Credit, Rescorer
+from sdpo_lab.analysis.familiarity import familiarity
+from sdpo_lab.analysis.rescoring import in_words, teacher_attempts
 from sdpo_lab.core.checks import (
     check_choice,
     check_kind,

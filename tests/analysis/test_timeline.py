@@ -13,7 +13,9 @@ import sdpo_lab as lab
 from sdpo_lab.analysis import timeline as module
 from sdpo_lab.analysis.credit import token_text
 from sdpo_lab.analysis.pictures import MOST_BYTES, MOST_TOKENS, picture
-from sdpo_lab.analysis.timeline import Timeline, failures, size
+from sdpo_lab.analysis.probe import failures
+from sdpo_lab.analysis.snapshots import size
+from sdpo_lab.analysis.timeline import Timeline
 from sdpo_lab.core.rollouts import Rollout
 from sdpo_lab.core.task import Problem
 from sdpo_lab.models.loading import add_adapter, lora_config

@@ -8,21 +8,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 from safetensors.numpy import save_file
-from sdpo_lab.analysis.what_if import (
-    PRESETS,
-    TAUGHT,
-    Rescorer,
-    contexts,
-    familiarity,
-    in_words,
-    kinds_of,
-    phrase_hash,
-    pieces,
-    teacher_attempts,
-    unrelated_feedback,
-)
 
 import sdpo_lab as lab
+from sdpo_lab.analysis.contexts import PRESETS, contexts, kinds_of, unrelated_feedback
+from sdpo_lab.analysis.credit import Rescorer
+from sdpo_lab.analysis.familiarity import TAUGHT, familiarity, phrase_hash, pieces
+from sdpo_lab.analysis.rescoring import in_words, teacher_attempts
 from sdpo_lab.core.reprompt import teacher_messages
 from sdpo_lab.core.rollouts import Rollout
 from sdpo_lab.core.teachers import Teacher

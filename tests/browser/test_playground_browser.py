@@ -8,9 +8,9 @@ import shutil
 
 import pytest
 from safetensors.numpy import save_file
-from sdpo_lab.analysis.what_if import TAUGHT
 
 import sdpo_lab as lab
+from sdpo_lab.analysis.familiarity import TAUGHT
 from sdpo_lab.models.loading import DEFAULT, model_folders
 from small_models.taught import learn
 from tests.browser.jupyterlab import Notebook, server, write

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from sdpo_lab.analysis.what_if import PRESETS
 
 import sdpo_lab as lab
+from sdpo_lab.analysis.contexts import PRESETS
 from sdpo_lab.core.rollouts import Rollout
 from sdpo_lab.views import playground
 from sdpo_lab.views.page import source
@@ -281,7 +281,7 @@ def test_messages_that_are_no_question_are_ignored(build):
 
 
 def test_what_the_teacher_writes(build, tiny):
-    from sdpo_lab.analysis.what_if import teacher_attempts
+    from sdpo_lab.analysis.rescoring import teacher_attempts
 
     pg = build()
     greedy = ask(pg, "write", feedback="TypeError: no")
@@ -417,7 +417,8 @@ def test_the_attempt_is_shown_where_the_configuration_says_so(build):
 def test_what_the_model_was_taught(build, tiny, tmp_path):
     import numpy as np
     from safetensors.numpy import save_file
-    from sdpo_lab.analysis.what_if import TAUGHT, phrase_hash
+
+    from sdpo_lab.analysis.familiarity import TAUGHT, phrase_hash
 
     words = ["^", "^", "known", "words", "$", "$"]
     save_file(
