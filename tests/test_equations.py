@@ -1,4 +1,5 @@
-"""docs/equations.md names functions that exist, and every equation of the paper's section on the method."""
+"""docs/equations.md names functions that exist, and every equation of the paper's section on the
+method."""
 
 import importlib
 import re

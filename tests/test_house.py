@@ -1,4 +1,5 @@
-"""The order of the rooms: each knows only those before it, imports inside functions included, and no two modules know each other."""
+"""The order of the rooms: each knows only those before it, imports inside functions included, and
+no two modules know each other."""
 
 from __future__ import annotations
 
@@ -113,7 +114,10 @@ def test_public_names_are_what_dir_shows():
 
 
 def test_an_old_path_is_loaded_only_when_asked_for():
-    code = "import sys, sdpo_lab; print([m for m in sys.modules if m.startswith(('sdpo_lab.live', 'sdpo_lab.exercises'))])"
+    code = (
+        "import sys, sdpo_lab; print([m for m in sys.modules if m.startswith(('sdpo_lab.live', "
+        "'sdpo_lab.exercises'))])"
+    )
     shown = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
     )

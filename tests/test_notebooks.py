@@ -1,4 +1,5 @@
-"""Notebooks are what their sources say, and the check that runs them would notice a broken trainer."""
+"""Notebooks are what their sources say, and the check that runs them would notice a broken
+trainer."""
 
 from __future__ import annotations
 
@@ -36,7 +37,8 @@ def test_notebook_is_not_stale(script: Path):
 
 
 def never_waited_for(source: str) -> list[str]:
-    """Names of live runs and dashboards without a later `.result()`: what breaks on their thread would go unseen by nbval."""
+    """Names of live runs and dashboards without a later `.result()`: what breaks on their thread
+    would go unseen by nbval."""
     tree = ast.parse(source)
     called = lambda node: (
         isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", ""))
@@ -81,7 +83,8 @@ print(x)
 # %%
 from IPython.display import display
 for text in ("View()", "  0%|          | 0/5"):
-    display({"text/plain": text, "application/vnd.jupyter.widget-view+json": {"model_id": "0"}}, raw=True)
+    view = {"application/vnd.jupyter.widget-view+json": {"model_id": "0"}}
+    display({"text/plain": text, **view}, raw=True)
 """
 
 
@@ -198,7 +201,8 @@ SDPOTrainer.step = broken_step
 
 
 def nbval(notebook: Path) -> tuple[int, str]:
-    """(exit status, what it printed without colours) of nbval as `make test` runs it, away from the repository's settings."""
+    """(exit status, what it printed without colours) of nbval as `make test` runs it, away from the
+    repository's settings."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "COV_"))}
     run = subprocess.run(
         [

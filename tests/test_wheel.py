@@ -1,4 +1,5 @@
-"""The wheel alone, in an empty environment and an empty folder, loads the shipped model and trains it."""
+"""The wheel alone, in an empty environment and an empty folder, loads the shipped model and trains
+it."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ import json, socket, sys
 def refuse(*arguments, **keywords):
     raise AssertionError("something opened a connection")
 
-socket.socket.connect = socket.socket.connect_ex = socket.create_connection = socket.getaddrinfo = refuse
+socket.socket.connect = socket.socket.connect_ex = refuse
+socket.create_connection = socket.getaddrinfo = refuse
 import sdpo_lab as lab
 widgets = [name for name in ("plotly", "ipywidgets", "anywidget") if name in sys.modules]
 
@@ -30,7 +32,8 @@ trainer = lab.SDPOTrainer(model, tokenizer, task, lab.SDPOConfig.preset("laptop"
 record = trainer.step()
 assert 0 <= record.reward <= 1 and record.loss == record.loss, record
 changed = sum(not before[name].equal(p) for name, p in model.named_parameters())
-print(json.dumps({"widgets": widgets, "changed": changed, "models": [m["name"] for m in lab.list_models()], "where": lab.__file__,
+models = [m["name"] for m in lab.list_models()]
+print(json.dumps({"widgets": widgets, "changed": changed, "models": models, "where": lab.__file__,
                   "version": lab.__version__, "reward": record.reward}))
 """
 

@@ -1,7 +1,9 @@
-"""Other kernels to run notebooks in: `python tools/kernels.py NAME ...` makes .venv/kernels/NAME from constraints-NAME.txt.
+"""Other kernels to run notebooks in: `python tools/kernels.py NAME ...` makes .venv/kernels/NAME
+from constraints-NAME.txt.
 
-Such an environment holds only the packages of that file; all others it finds in the one that made it, so it takes seconds and little space.
-Its kernelspec lies in its own share/jupyter: Jupyter knows the kernel where JUPYTER_PATH names that folder, and nowhere else.
+Such an environment holds only the packages of that file; all others it finds in the one that made
+it, so it takes seconds and little space. Its kernelspec lies in its own share/jupyter: Jupyter
+knows the kernel where JUPYTER_PATH names that folder, and nowhere else.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def home(name: str) -> Path:
-    """Where the environment of kernel `name` is, or would be; the same place seen from the environment that made it and from one of the kernels."""
+    """Where the environment of kernel `name` is, or would be; the same place seen from the
+    environment that made it and from one of the kernels."""
     prefix = Path(sys.prefix)
     return (prefix.parent if prefix.parent.name == "kernels" else prefix / "kernels") / name
 
@@ -44,7 +47,8 @@ def pinned(name: str) -> dict[str, str]:
 
 
 def make(name: str) -> None:
-    """Make the environment anew. Raises FileNotFoundError without constraints-NAME.txt, CalledProcessError where pip fails."""
+    """Make the environment anew. Raises FileNotFoundError without constraints-NAME.txt,
+    CalledProcessError where pip fails."""
     packages = [f"{package}=={version}" for package, version in pinned(name).items()]
     shutil.rmtree(home(name), ignore_errors=True)
     venv.create(home(name), symlinks=True, with_pip=False)
@@ -65,7 +69,8 @@ def make(name: str) -> None:
         ],
         check=True,
     )
-    # only now, or pip would take the packages below for installed; addsitedir and not a bare path, so that an editable install below counts
+    # only now, or pip would take the packages below for installed; addsitedir and not a bare path,
+    # so that an editable install below counts
     own, below = (
         sysconfig.get_path("purelib", vars={"base": str(base)}) for base in (home(name), sys.prefix)
     )

@@ -1,4 +1,5 @@
-"""Physical lines of code, without blank lines, comments and docstrings: `python tools/lines.py [folder ...]`."""
+"""Physical lines of code, without blank lines, comments and docstrings: `python tools/lines.py
+[folder ...]`."""
 
 from __future__ import annotations
 

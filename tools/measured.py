@@ -1,4 +1,5 @@
-"""Write the measured numbers into README.md and small_models/README.md from the recorded runs and the cards: `python tools/measured.py`."""
+"""Write the measured numbers into README.md and small_models/README.md from the recorded runs and
+the cards: `python tools/measured.py`."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ ARMS = {
 
 
 def attempts_until(run: RunRecord, share: float = 0.8) -> float:
-    """Attempts used until `share` of them succeeded, mean over five steps; inf when that never happened."""
+    """Attempts used until `share` of them succeeded, mean over five steps; inf when that never
+    happened."""
     success = smooth([row["success_fraction"] for row in run.rows], 5)
     step = next((i for i, s in enumerate(success, 1) if s >= share), float("inf"))
     return step * run.config["generation_batch_size"]
@@ -39,8 +41,10 @@ def block() -> str:
         before, after = ([run.evaluations[i]["accuracy"] for run in runs] for i in (0, -1))
         needed = statistics.median(attempts_until(run) for run in runs)
         rows.append(
-            f"| {label} | {statistics.mean(before):.2f} | {statistics.mean(after):.3f} | {' '.join(f'{a:.3f}' for a in after)} | "
-            f"{needed:,.0f} | {statistics.median(run.evaluations[-1]['seconds'] for run in runs):.0f} |"
+            f"| {label} | {statistics.mean(before):.2f} | {statistics.mean(after):.3f} | "
+            f"{' '.join(f'{a:.3f}' for a in after)} | "
+            f"{needed:,.0f} | "
+            f"{statistics.median(run.evaluations[-1]['seconds'] for run in runs):.0f} |"
         )
     summary = card["summary"]
     return f"""
@@ -72,7 +76,8 @@ def cards() -> list[dict]:
 
 
 def family_block() -> str:
-    """The text between the marks of small_models/README.md: every model on every task, and what SDPO makes of the default one."""
+    """The text between the marks of small_models/README.md: every model on every task, and what
+    SDPO makes of the default one."""
     tasks = list(cards()[0]["tasks"])
     rows = []
     for card in cards():
@@ -98,7 +103,8 @@ def family_block() -> str:
         )
         active = statistics.mean(row["active_fraction"] for run in runs for row in run.rows)
         gains.append(
-            f"| `{task}` | {ends} | {runs[0].config['learning_rate']:g} | {len(runs[0].rows)} | {active:.0%} | "
+            f"| `{task}` | {ends} | {runs[0].config['learning_rate']:g} | "
+            f"{len(runs[0].rows)} | {active:.0%} | "
             f"{max(run.evaluations[-1]['seconds'] for run in runs):.0f} |"
         )
     evaluated = recorded("tasks")[0].evaluations[0]["n"]

@@ -1,8 +1,10 @@
-"""Notebooks from their sources: `python tools/notebooks.py build [name ...]` and `check [name ...]`.
+"""Notebooks from their sources: `python tools/notebooks.py build [name ...]` and `check [name
+...]`.
 
-The source of a notebook is the `py:percent` script beside it (notebooks/NN_name.py); the .ipynb is generated from it with
-its outputs kept, so that a web page can show it without a kernel. `build` converts, runs and writes; `check` tells
-whether what is committed is still what `build` would have written, without running anything.
+The source of a notebook is the `py:percent` script beside it (notebooks/NN_name.py); the .ipynb is
+generated from it with its outputs kept, so that a web page can show it without a kernel. `build`
+converts, runs and writes; `check` tells whether what is committed is still what `build` would have
+written, without running anything.
 """
 
 from __future__ import annotations
@@ -37,7 +39,8 @@ BADGE = "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.
     REPO_URL.replace("https://github.com", "https://colab.research.google.com/github")
     + "/blob/main/notebooks/{}.ipynb"
 )
-# The first code cell of every notebook. Colab has all that the package needs but the package; whoever has it already is left alone.
+# The first code cell of every notebook. Colab has all that the package needs but the package;
+# whoever has it already is left alone.
 FIRST_CELL = f"""
 # On Colab this installs sdpo_lab; elsewhere it does nothing.
 import importlib.util
@@ -50,7 +53,8 @@ KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": 
 
 
 def sources(names: list[str] | None = None, folder: Path = FOLDER) -> list[Path]:
-    """The scripts of `names` (all without), in order. Raises ValueError for a name that is not there, with the nearest."""
+    """The scripts of `names` (all without), in order. Raises ValueError for a name that is not
+    there, with the nearest."""
     every = {
         path.stem: path
         for path in sorted(folder.glob("[0-9]*.py")) + sorted(folder.glob("extras/*.py"))
@@ -69,18 +73,21 @@ def model_checksum() -> str:
 
 
 def convert(script: Path) -> nbformat.NotebookNode:
-    """The notebook of a script, without outputs; its cell ids depend on the position alone, so that diffs stay small."""
+    """The notebook of a script, without outputs; its cell ids depend on the position alone, so that
+    diffs stay small."""
     notebook = jupytext.read(script, fmt="py:percent")
     for i, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{i:03d}"
-    # jupytext's own entry would pair the two files: a reader who saves in Jupyter would write into the script
+    # jupytext's own entry would pair the two files: a reader who saves in Jupyter would write into
+    # the script
     notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL})
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     return notebook
 
 
 def strip(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Take out what changes at every run or needs a kernel to be seen: timings, versions, widget state and views."""
+    """Take out what changes at every run or needs a kernel to be seen: timings, versions, widget
+    state and views."""
     notebook.metadata.pop("widgets", None)
     notebook.metadata.get("language_info", {}).pop("version", None)
     for cell in notebook.cells:
@@ -101,7 +108,8 @@ def strip(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 
 def build(script: Path) -> Path:
-    """Run the notebook of `script` in its own folder and write it with its outputs. Nothing is written when a cell fails."""
+    """Run the notebook of `script` in its own folder and write it with its outputs. Nothing is
+    written when a cell fails."""
     notebook = convert(script)
     NotebookClient(
         notebook,
@@ -161,7 +169,8 @@ def check(script: Path) -> list[str]:
         wrong.append("it has no code cell")
     elif statistics.median(lengths) > MEDIAN_LINES or max(lengths) > MAX_LINES:
         wrong.append(
-            f"its code cells are too long: median {statistics.median(lengths):g} of {MEDIAN_LINES} lines, "
+            f"its code cells are too long: median {statistics.median(lengths):g} of "
+            f"{MEDIAN_LINES} lines, "
             f"longest {max(lengths)} of {MAX_LINES}"
         )
     return wrong
@@ -189,7 +198,8 @@ def main() -> int:
             try:
                 target = build(script)
                 print(
-                    f"{target.relative_to(ROOT)}: {time.monotonic() - begun:.0f} s, {target.stat().st_size / 1000:.0f} kB",
+                    f"{target.relative_to(ROOT)}: {time.monotonic() - begun:.0f} s, "
+                    f"{target.stat().st_size / 1000:.0f} kB",
                     flush=True,
                 )
             except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:

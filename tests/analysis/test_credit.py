@@ -1,4 +1,5 @@
-"""One attempt token by token: the numbers are the two forwards', the texts and byte ranges are the attempt's."""
+"""One attempt token by token: the numbers are the two forwards', the texts and byte ranges are the
+attempt's."""
 
 import math
 
@@ -93,7 +94,8 @@ def test_spans_cut_the_bytes_of_the_text(tiny, text):
         and c.spans[-1][1] == len(text.encode())
         and all(a[1] == b[0] for a, b in zip(c.spans, c.spans[1:]))
     )
-    # this tokenizer is byte-level, so every token holds at least a byte, and its bytes are those of the text
+    # this tokenizer is byte-level, so every token holds at least a byte, and its bytes are those of
+    # the text
     for (begin, end), i in zip(c.spans, c.completion_ids):
         assert end > begin and tokenizer.decode([i]) == text.encode()[begin:end].decode(
             "utf-8", "replace"

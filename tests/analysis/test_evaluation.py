@@ -16,7 +16,8 @@ def test_wilson_s_interval():
 
 
 class Known:
-    """Right for the problems whose number is even: accuracies are known whatever the model writes."""
+    """Right for the problems whose number is even: accuracies are known whatever the model
+    writes."""
 
     def problems(self, n, split="train", seed=0):
         return [
@@ -54,7 +55,8 @@ def test_accuracies_are_those_of_the_judge(tiny):
 
 
 def test_the_teacher_reads_what_the_student_does_not():
-    """The shipped model: the self-teacher's own accuracy lies far above the student's, on unseen problems."""
+    """The shipped model: the self-teacher's own accuracy lies far above the student's, on unseen
+    problems."""
     model, tokenizer = lab.load_model()
     trainer = lab.SDPOTrainer(model, tokenizer, lab.load_task("toolcall", seed=301))
     before = copy.deepcopy(model.state_dict())

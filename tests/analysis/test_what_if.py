@@ -1,4 +1,5 @@
-"""Contexts to try on an attempt: they are what they are called, the scores are lab.credit's, and a text nobody taught is recognised."""
+"""Contexts to try on an attempt: they are what they are called, the scores are lab.credit's, and a
+text nobody taught is recognised."""
 
 import math
 import random

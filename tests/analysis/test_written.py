@@ -10,7 +10,8 @@ TASK = lab.load_task("toolcall", seed=100)
 
 @pytest.fixture
 def weather(tiny):
-    """names(text, feedback) of an attempt at a call of `weather`, with the problem and its right names."""
+    """names(text, feedback) of an attempt at a call of `weather`, with the problem and its right
+    names."""
     problem = next(p for p in TASK.problems(60, seed=1) if p.data["calls"][0]["tool"] == "weather")
     model, tokenizer = tiny
 

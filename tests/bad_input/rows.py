@@ -58,7 +58,8 @@ def small(**fields) -> SDPOConfig:
 
 @dataclasses.dataclass
 class Row:
-    """A call that works, what is bad for each of its parameters, and the parameters that take anything, with the reason."""
+    """A call that works, what is bad for each of its parameters, and the parameters that take
+    anything, with the reason."""
 
     good: object  #: function of the fixtures `x` -> (callable, its arguments)
     bad: dict[str, list]

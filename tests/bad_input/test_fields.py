@@ -25,9 +25,9 @@ def test_every_field_has_a_row():
 def test_fields(name):
     base = SDPOConfig()
     for bad in FIELDS[name]:
-        refused(lambda: SDPOConfig(**{name: bad}), name, bad)  # noqa: B023
-        refused(lambda: base.replace(**{name: bad}), name, bad)  # noqa: B023
-        refused(lambda: SDPOConfig.from_dict({**base.to_dict(), name: bad}), name, bad)  # noqa: B023
+        refused(lambda: SDPOConfig(**{name: bad}), name, bad)
+        refused(lambda: base.replace(**{name: bad}), name, bad)
+        refused(lambda: SDPOConfig.from_dict({**base.to_dict(), name: bad}), name, bad)
 
 
 def test_numpy_s_numbers_become_python_s():
@@ -49,7 +49,7 @@ def test_live_fields(name, one):
     """A change that is refused changes nothing, neither the configuration nor the history."""
     before = one.trainer.config
     for bad in LIVE[name]:
-        refused(lambda: one.trainer.apply(**{name: bad}), name, bad)  # noqa: B023
+        refused(lambda: one.trainer.apply(**{name: bad}), name, bad)
     assert one.trainer.config is before and not one.trainer.history.changes
 
 
@@ -63,7 +63,7 @@ def test_a_live_run(one):
     """What the trainer would refuse is refused where it is asked for."""
     for name in SDPOTrainer.LIVE_FIELDS:
         for bad in LIVE[name]:
-            refused(lambda: one.run.set(**{name: bad}), name, bad)  # noqa: B023
+            refused(lambda: one.run.set(**{name: bad}), name, bad)
     refused(lambda: one.run.set(num_generations=3), "num_generations", "num_generations")
     assert not one.run.pending
 
@@ -73,7 +73,7 @@ def test_autosave(one):
         for bad in values:
             refused(
                 lambda: one.trainer.autosave(one.folder / "autosaved", **{name: bad}), name, bad
-            )  # noqa: B023
+            )
     assert one.trainer.autosaves is None
 
 
@@ -82,7 +82,8 @@ def test_autosave(one):
     [
         (
             {"2": {"learning_rate": 1e-3}},
-            "changes must have whole numbers as keys, the steps, got '2'; of what was JSON, give {int",
+            "changes must have whole numbers as keys, the steps, got '2'; of what was "
+            "JSON, give {int",
         ),
         ({0: {"learning_rate": 1e-3}}, "step of changes must be from 1 upwards; got 0"),
         ({1.5: {}}, "step of changes must be a whole number"),
@@ -121,7 +122,8 @@ def test_changes_that_come_too_late_and_those_of_a_whole_history(tiny):
     assert one.history.changes == {2: {"learning_rate": 1e-3}, 3: {"temperature": 0.5}}
     with pytest.raises(
         ValueError,
-        match=r"changes\[1\] must be of a step to come, from 3 upwards: this trainer has taken 2 steps, without \{'temperature': 0.9",
+        match=r"changes\[1\] must be of a step to come, from 3 upwards: this trainer has taken 2 "
+        r"steps, without \{'temperature': 0.9",
     ):
         one.train(1, changes={1: {"temperature": 0.9}}, progress=False)
     with pytest.raises(ValueError, match=r"changes\[2\] must be of a step to come"):

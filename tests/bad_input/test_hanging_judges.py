@@ -37,7 +37,8 @@ def test_a_judge_that_hangs_is_left_behind_in_time(release):
     assert task.judge(p, "quick") == Verdict(1.0, "fine")
     with pytest.raises(
         JudgeError,
-        match=f"problem '{p.id}', completion 'hang': TimeoutError: the judge was not done after seconds=0.2",
+        match=f"problem '{p.id}', completion 'hang': TimeoutError: the judge was not done after "
+        f"seconds=0.2",
     ) as caught:
         task.judge(p, "hang")
     assert isinstance(caught.value.__cause__, TimeoutError) and time.monotonic() - began < 5
@@ -60,7 +61,8 @@ def test_with_zero_a_run_goes_on_until_too_many_hang(release):
         for _ in range(3):
             with pytest.raises(
                 JudgeError,
-                match=f"{guard.MAX_HANGING_CALLS} calls of the judge hang at once.*Give the judge a time limit of its own",
+                match=f"{guard.MAX_HANGING_CALLS} calls of the judge hang at once.*"
+                "Give the judge a time limit of its own",
             ):
                 task.judge(p, "hang")
         assert threading.active_count() == threads + 1, "no more are started"

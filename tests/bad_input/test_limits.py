@@ -59,7 +59,8 @@ from tests.bad_input.values import HUGE, INF, NAN, refused
     ids=lambda v: shown(v)[:40],
 )
 def test_attempts(field, bad, words, one):
-    """Given to a step, or by a sampler of one's own: refused with the name of the field, and nothing has changed."""
+    """Given to a step, or by a sampler of one's own: refused with the name of the field, and
+    nothing has changed."""
     attempts = [
         Rollout(QUESTION, i, "ab", [5, 6], reward=float(i), feedback="" if i else "no")
         for i in range(4)
@@ -118,7 +119,10 @@ def test_the_tokenizer_of_another_model_is_refused(tiny):
     import copy
 
     (model, tokenizer), other = tiny, lab.load_model("lab-100k")[1]
-    words = r"tokenizer must be the model's own: its tokens go up to number 1535, and the model's input embedding has 400 rows, for 0 to 399\. Load both from the same place"
+    words = (
+        r"tokenizer must be the model's own: its tokens go up to number 1535, and the model's "
+        r"input embedding has 400 rows, for 0 to 399\. Load both from the same place"
+    )
     for call in (
         lambda: lab.rollout(model, other, [QUESTION], 1),
         lambda: SDPOTrainer(model, other, Sums(), small()),
@@ -141,7 +145,8 @@ def test_the_tokenizer_of_another_model_is_refused(tiny):
     longer.chat_template = "<image>" + longer.chat_template
     with pytest.raises(
         ValueError,
-        match="the tokens of a prompt, as its chat template writes it, go up to number 400, and the model's input embedding has 400 rows",
+        match="the tokens of a prompt, as its chat template writes it, go up to number 400, and "
+        "the model's input embedding has 400 rows",
     ):
         lab.rollout(model, longer, [QUESTION], 1)
     model.resize_token_embeddings(512)  # more rows than tokens, as most models have
@@ -160,7 +165,8 @@ def test_a_model_without_weights_or_with_damaged_ones_is_named(tiny):
         weight.data[0] = bad
         with pytest.raises(
             ValueError,
-            match=f"weights of the model must be finite numbers; nan or infinite ones are in {re.escape(name)}\\. Load it again",
+            match=f"weights of the model must be finite numbers; nan or infinite ones are in "
+            f"{re.escape(name)}\\. Load it again",
         ):
             SDPOTrainer(model, tokenizer, Sums(), small())
     weight.data = whole * 1e38 * 1e3  # infinite ones

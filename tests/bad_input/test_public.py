@@ -81,7 +81,7 @@ def test_public_functions(name, parameter, one):
                 lambda: function(**{**arguments, parameter: bad}),
                 row.names.get(parameter, parameter),
                 bad,
-            )  # noqa: B023
+            )
         except (
             BaseException
         ) as error:  # all of them at once: what is wrong with a parameter is seen in one go

@@ -81,7 +81,8 @@ BAD_VERDICTS = [
 
 @pytest.mark.parametrize("verdict, words", BAD_VERDICTS)
 def test_verdicts(verdict, words, one):
-    """What a judge returns: refused with the problem's name, guarded or not; nothing of the run is lost."""
+    """What a judge returns: refused with the problem's name, guarded or not; nothing of the run is
+    lost."""
     with pytest.raises((TypeError, ValueError), match=f"problem 'train-0-0': .*{words}"):
         judge_all(Gives(verdict=verdict), Sums().problems(1), ["a"])
     with pytest.raises(JudgeError, match=f"problem 'train-0-0'.*{words}"):
@@ -114,12 +115,14 @@ def test_verdicts_of_a_batch(returned, words):
     [
         (
             ["1"],
-            r"a reward of the reward function mine must be a number, or None where it does not count, got '1' \(str\)",
+            r"a reward of the reward function mine must be a number, or None where it does "
+            r"not count, got '1' \(str\)",
         ),
         ([[1.0]], r"function mine must be a number.*got \[1.0\]"),
         (
             3.0,
-            r"the reward function mine must return a list with one reward for each completion, got 3.0 \(float\)",
+            r"the reward function mine must return a list with one reward for each "
+            r"completion, got 3.0 \(float\)",
         ),
         (None, "function mine must return a list.*got None"),
         ("1", "function mine must return a list.*got '1'"),

@@ -148,7 +148,7 @@ def test_views(name, parameter, drawn, one):
     wrong = []
     for bad in drawn[name].bad[parameter]:
         try:
-            refused(lambda: function(**{**arguments, parameter: bad}), parameter, bad)  # noqa: B023
+            refused(lambda: function(**{**arguments, parameter: bad}), parameter, bad)
         except BaseException as error:
             wrong.append(f"{parameter}={shown(bad)}: {type(error).__name__}: {error}")
     assert not wrong, "\n".join(wrong)

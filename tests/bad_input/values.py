@@ -16,7 +16,8 @@ from sdpo_lab.core.checks import MOST, printable, shown
 NAN, INF, HUGE = math.nan, math.inf, 10**400
 #: What says what would be right: "must be one of", "from 1 to 9", "give", "it has", "there are".
 ALLOWED = re.compile(
-    r"must|may contain|from -?[\d.e+-]+ (to|upwards)|\bgive\b|\bhas\b|there (is|are)|holds|needs|goes with|shipped|use "
+    r"must|may contain|from -?[\d.e+-]+ (to|upwards)|\bgive\b|\bhas\b|there "
+    r"(is|are)|holds|needs|goes with|shipped|use "
 )
 
 

@@ -1,4 +1,5 @@
-"""What the browser tests share: a JupyterLab, a Chromium, a page that fails its test when something throws in it, and where pictures go."""
+"""What the browser tests share: a JupyterLab, a Chromium, a page that fails its test when something
+throws in it, and where pictures go."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A JupyterLab of its own for a browser test: free port, own token, own settings, and nothing of the user's."""
+"""A JupyterLab of its own for a browser test: free port, own token, own settings, and nothing of
+the user's."""
 
 from __future__ import annotations
 
@@ -37,8 +38,8 @@ SETTINGS = {
 
 @contextlib.contextmanager
 def server(folder: Path, root: Path, **more: str) -> Iterator[str]:
-    """Start JupyterLab on the notebooks of `folder`; yields its address with `{}` in the place of the path. `root` holds the package; `more` is
-    put into its environment."""
+    """Start JupyterLab on the notebooks of `folder`; yields its address with `{}` in the place of
+    the path. `root` holds the package; `more` is put into its environment."""
     home = folder / ".jupyter"
     for name, value in SETTINGS.items():
         path = home / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
@@ -140,7 +141,8 @@ class Notebook:
             const session = window.jupyterapp.shell.currentWidget?.sessionContext;
             if (!session) return false;
             await session.ready;
-            return session.session?.kernel?.status === 'idle' && session.session.kernel.connectionStatus === 'connected';
+            const kernel = session.session?.kernel;
+            return kernel?.status === 'idle' && kernel.connectionStatus === 'connected';
         }""",
             timeout=1000 * seconds,
         )
@@ -164,7 +166,8 @@ class Notebook:
     def run(self, cell: int) -> None:
         """Run one cell; does not wait for its end."""
         self.page.evaluate(
-            "(k) => { const n = window.jupyterapp.shell.currentWidget.content; n.deselectAll(); n.activeCellIndex = k; }",
+            "(k) => { const n = window.jupyterapp.shell.currentWidget.content; "
+            "n.deselectAll(); n.activeCellIndex = k; }",
             cell,
         )
         self.command("notebook:run-cell", wait=False)
@@ -173,7 +176,8 @@ class Notebook:
     def idle(self, seconds: float = 120) -> None:
         """Wait until no cell has a star."""
         self.page.wait_for_function(
-            "() => ![...document.querySelectorAll('.jp-Notebook .jp-InputPrompt')].some((e) => e.textContent.includes('*'))",
+            "() => ![...document.querySelectorAll('.jp-Notebook "
+            ".jp-InputPrompt')].some((e) => e.textContent.includes('*'))",
             timeout=1000 * seconds,
         )
 

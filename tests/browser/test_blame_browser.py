@@ -1,4 +1,5 @@
-"""The blame widget in a real JupyterLab: pressed by mouse and by keyboard, read in Python, in both themes and two widths."""
+"""The blame widget in a real JupyterLab: pressed by mouse and by keyboard, read in Python, in both
+themes and two widths."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 
 WIDGET = """
 from sdpo_lab.views import Blame
-blame = Blame(["order", "(", "item", "='", "pens", "', ", "count", "=", "4", "6", ")", "<|im_end|>"], blamed=[6])
+tokens = ["order", "(", "item", "='", "pens", "', ", "count", "=", "4", "6", ")", "<|im_end|>"]
+blame = Blame(tokens, blamed=[6])
 blame
 """.strip()
 READ = "print(blame.blamed, [t for t, m in enumerate(blame.mask.tolist()) if m])"
@@ -34,7 +36,8 @@ def open_book(lab, page, name: str, *cells: str) -> Notebook:
 
 def pressed(page) -> list[int]:
     return page.evaluate(
-        "() => [...document.querySelectorAll('.sdpo-blame .token[aria-pressed=true]')].map((b) => Number(b.dataset.position))"
+        "() => [...document.querySelectorAll('.sdpo-blame "
+        ".token[aria-pressed=true]')].map((b) => Number(b.dataset.position))"
     )
 
 
@@ -56,7 +59,8 @@ def test_pressed_by_mouse_and_by_keyboard(lab, page, shots):
     token(6).click()
     assert pressed(page) == [2] and read(book) == "[2] [2]"
 
-    # by keyboard: the row is one stop of the Tab key, the arrows move along it, and the notebook does not take the keys for its own
+    # by keyboard: the row is one stop of the Tab key, the arrows move along it, and the notebook
+    # does not take the keys for its own
     token(2).focus()
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowRight")
@@ -124,7 +128,8 @@ def test_hostile_tokens_are_text(lab, page):
 
 
 def test_a_click_in_the_notebook_changes_the_next_cell(lab, page, shots, root):
-    """01_credit_assignment as a reader uses it: Run All up to the widget and beyond, then another token, then the next cell once more."""
+    """01_credit_assignment as a reader uses it: Run All up to the widget and beyond, then another
+    token, then the next cell once more."""
     folder, address = lab
     notebook = jupytext.read(root / "notebooks" / "01_credit_assignment.py", fmt="py:percent")
     nbformat.write(notebook, folder / "01_credit_assignment.ipynb")

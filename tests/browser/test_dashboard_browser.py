@@ -1,5 +1,5 @@
-"""The live notebook in a real JupyterLab and a real browser, on a kernel with subshells and on one without: what a reader presses, and what
-the screen then says."""
+"""The live notebook in a real JupyterLab and a real browser, on a kernel with subshells and on one
+without: what a reader presses, and what the screen then says."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ FAILING = (
     FAKE
     + """
 text = "<img src=x onerror='window.hacked = 1'>\\n\\u202eend"
-trainer = FakeTrainer(seconds=0.05, text=text, feedback=text, fail_at=5, error=ZeroDivisionError("<b>the judge broke</b>"))
+error = ZeroDivisionError("<b>the judge broke</b>")
+trainer = FakeTrainer(seconds=0.05, text=text, feedback=text, fail_at=5, error=error)
 dash = Dashboard(trainer, 20, evaluate_every=0)
 dash
 """
@@ -44,7 +45,9 @@ display(a, b)
 LONG = (
     FAKE
     + """
-trainer = FakeTrainer(seconds=0, metrics={"active_fraction": 0.5, "entropy": 1.0, "completion_length": 20.0, "grad_norm": 3.0, "teacher_accuracy": 0.8})
+metrics = {"active_fraction": 0.5, "entropy": 1.0, "completion_length": 20.0}
+metrics |= {"grad_norm": 3.0, "teacher_accuracy": 0.8}
+trainer = FakeTrainer(seconds=0, metrics=metrics)
 trainer.fail_at = 0
 for _ in range(5000):
     trainer.step()
@@ -62,9 +65,14 @@ from tests.shared.tasks import Letters
 from sdpo_lab.views import Dashboard
 torch.set_num_threads(1)
 model, tokenizer = lab.load_model()
-config = lab.SDPOConfig.preset("laptop", generation_batch_size=8, num_generations=4, max_completion_length=24)
+config = lab.SDPOConfig.preset(
+    "laptop", generation_batch_size=8, num_generations=4, max_completion_length=24
+)
 trainer = lab.SDPOTrainer(model, tokenizer, lab.load_task("toolcall", seed=1), config)
-dash = Dashboard(trainer, 40, evaluate_every=3, evaluate_n=4, folder="saved", timeline=Timeline(trainer, every=4))
+timeline = Timeline(trainer, every=4)
+dash = Dashboard(
+    trainer, 40, evaluate_every=3, evaluate_n=4, folder="saved", timeline=timeline
+)
 dash
 """
 
@@ -107,7 +115,9 @@ class Dash:
     def until(self, condition: str, seconds: float = 60) -> None:
         """Wait for a condition in JavaScript on `d`, the root's data."""
         self.page.wait_for_function(
-            f"() => {{ const d = document.querySelectorAll('.sdpo-dash')[{self.n}]?.dataset; return d && {condition}; }}",
+            f"() => "
+            f"{{ const d = document.querySelectorAll('.sdpo-dash')[{self.n}]?.dataset; "
+            f"return d && {condition}; }}",
             timeout=1000 * seconds,
         )
 
@@ -187,7 +197,8 @@ def test_buttons_and_knobs(lab, page, shots, kernel):
     new = dash.root.locator("output").first.inner_text()
     assert float(new) > old
 
-    # one behind "more": a divergence for the next step too, and GRPO puts the teacher's knobs out of use, which say why
+    # one behind "more": a divergence for the next step too, and GRPO puts the teacher's knobs out
+    # of use, which say why
     dash["more"].locator("summary").click()
     dash["template"].select_option("trl")
     dash["include_environment_feedback"].click()
@@ -205,7 +216,8 @@ def test_buttons_and_knobs(lab, page, shots, kernel):
     assert mark.count() == 1 and mark.get_attribute("data-step") == str(step)
     assert (
         dash["changes"].inner_text().split()
-        == f"a from step {step}: learning rate {new}, include environment feedback false, template trl".split()
+        == f"a from step {step}: learning rate {new}, include environment feedback false, "
+        f"template trl".split()
     )
     assert dash.root.locator(".knob.waits").count() == 0
     dash["distillation_weight"].focus()
@@ -364,17 +376,26 @@ def test_five_thousand_steps(lab, page, shots):
 
 
 def test_nine_charts_of_five_thousand_steps_are_drawn_at_once(page, root):
-    """What every answer costs the page, without JupyterLab and without what else the machine does: the quick half of many drawings."""
+    """What every answer costs the page, without JupyterLab and without what else the machine does:
+    the quick half of many drawings."""
     page.set_content(
-        f"<!DOCTYPE html><meta charset=utf-8><div id=large style='width: 860px'></div><div id=small style='width: 300px'></div><script>{source('dom.js', 'chart.js')}</script>"
+        "<!DOCTYPE html><meta charset=utf-8>"
+        "<div id=large style='width: 860px'></div><div id=small style='width: 300px'></div>"
+        f"<script>{source('dom.js', 'chart.js')}</script>"
     )
     times = page.evaluate("""() => {
-        const kinds = ["smooth", "line", "sparse"], keys = kinds.flatMap((kind) => [0, 1, 2].map((k) => [kind + k, kind]));
-        const points = Array.from({ length: 5000 }, (_, k) => ({ step: k + 1, ...Object.fromEntries(keys.map(([key, kind]) => [key, kind === "sparse" && k % 10 ? null : Math.random()])) }));
-        const charts = keys.map(([key, kind], n) => chart(n ? small : large, { hook: key, height: 100, small: n > 0, series: [{ key, kind }] }));
+        const kinds = ["smooth", "line", "sparse"];
+        const keys = kinds.flatMap((kind) => [0, 1, 2].map((k) => [kind + k, kind]));
+        const value = (kind, k) => kind === "sparse" && k % 10 ? null : Math.random();
+        const values = (k) => Object.fromEntries(keys.map(([key, kind]) => [key, value(kind, k)]));
+        const points = Array.from({ length: 5000 }, (_, k) => ({ step: k + 1, ...values(k) }));
+        const marks = points.filter((p) => p.step % 1000 === 0);
+        const charts = keys.map(([key, kind], n) => chart(n ? small : large, {
+            hook: key, height: 100, small: n > 0, series: [{ key, kind }],
+        }));
         return Array.from({ length: 40 }, () => {
             const began = performance.now();
-            for (const one of charts) one.draw(points, points.filter((p) => p.step % 1000 === 0), 1, 5000);
+            for (const one of charts) one.draw(points, marks, 1, 5000);
             large.offsetHeight + small.offsetHeight;
             return performance.now() - began;
         });
@@ -429,7 +450,8 @@ def test_a_real_run_is_measured_saved_looked_into_and_wound_back(lab, page, shot
 
 
 def test_the_notebook_by_hand(lab, page, shots, root):
-    """05 as a reader uses it: a few steps, a knob, a stop; its later cells then do the same run again from what the hand did, and hold the two equal."""
+    """05 as a reader uses it: a few steps, a knob, a stop; its later cells then do the same run
+    again from what the hand did, and hold the two equal."""
     folder, address = lab
     notebook = jupytext.read(root / "notebooks" / "05_live_training.py", fmt="py:percent")
     nbformat.write(notebook, folder / "05_live_training.ipynb")
@@ -445,7 +467,8 @@ def test_the_notebook_by_hand(lab, page, shots, root):
         page.set_viewport_size({"width": 1280, "height": 900})
         dash.root.scroll_into_view_if_needed()
         dash.until(
-            "d.points >= 15 && document.querySelector('.attempt.good') && document.querySelector('.attempt.bad')",
+            "d.points >= 15 && document.querySelector('.attempt.good') && "
+            "document.querySelector('.attempt.bad')",
             300,
         )
         page.screenshot(path=root / "docs" / "images" / "05_live_training.png")

@@ -1,4 +1,5 @@
-"""Every view that stands in a notebook without a kernel, of texts that would like to be a script: shown in a browser, nothing of them runs."""
+"""Every view that stands in a notebook without a kernel, of texts that would like to be a script:
+shown in a browser, nothing of them runs."""
 
 from __future__ import annotations
 
@@ -80,7 +81,8 @@ def exported(found: dict[str, str], folder: Path) -> str:
 
 @pytest.fixture
 def visit(browser, tmp_path, shots, request):
-    """visit(html, name) -> (page, addresses it asked for, what it said in dialogs, errors thrown); nothing of it reaches a network."""
+    """visit(html, name) -> (page, addresses it asked for, what it said in dialogs, errors thrown);
+    nothing of it reaches a network."""
     contexts = []
 
     def visit(text: str, name: str):
@@ -142,7 +144,8 @@ def test_static_views(visit, tiny_original):
         assert not missing, f"{name} does not show {missing} as they are"
         assert (
             page.locator(
-                "[onerror], [onload], [onmouseover], iframe, object, base, form, meta[http-equiv], link"
+                "[onerror], [onload], [onmouseover], iframe, object, base, form, "
+                "meta[http-equiv], link"
             ).count()
             == 0
         ), name

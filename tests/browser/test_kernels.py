@@ -1,4 +1,5 @@
-"""A JupyterLab with a second kernel: both are offered, and python3 is still the environment's own."""
+"""A JupyterLab with a second kernel: both are offered, and python3 is still the environment's
+own."""
 
 from __future__ import annotations
 

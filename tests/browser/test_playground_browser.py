@@ -1,4 +1,5 @@
-"""The playground in a real JupyterLab and a real browser: what a reader edits, and what the picture then says."""
+"""The playground in a real JupyterLab and a real browser: what a reader edits, and what the picture
+then says."""
 
 from __future__ import annotations
 
@@ -49,7 +50,8 @@ pg
 
 @pytest.fixture(scope="module")
 def jupyter(tmp_path_factory, root):
-    """(folder, address) of a running JupyterLab; in the folder are "model", the default one with a list of what it was taught, and "untaught" without."""
+    """(folder, address) of a running JupyterLab; in the folder are "model", the default one with a
+    list of what it was taught, and "untaught" without."""
     folder = tmp_path_factory.mktemp("lab")
     for name in ("model", "untaught"):
         shutil.copytree(
@@ -75,7 +77,10 @@ class Play:
         """Wait until the newest question has its answer drawn."""
         self.page.wait_for_timeout(50)
         self.page.wait_for_function(
-            """(n) => { const d = document.querySelectorAll('.sdpo-play')[n].dataset; return (d.turn ?? '0') === (d.answered ?? '0'); }""",
+            """(n) => {
+                const d = document.querySelectorAll('.sdpo-play')[n].dataset;
+                return (d.turn ?? '0') === (d.answered ?? '0');
+            }""",
             arg=self.n,
             timeout=1000 * seconds,
         )
@@ -83,7 +88,8 @@ class Play:
     def colours(self) -> list[str]:
         """How strongly each token is coloured, and which way."""
         return self.root.locator(".token").evaluate_all(
-            "all => all.map((e) => (e.classList.contains('down') ? '-' : '+') + e.style.getPropertyValue('--v'))"
+            "all => all.map((e) => (e.classList.contains('down') ? '-' : '+') + "
+            "e.style.getPropertyValue('--v'))"
         )
 
     def preset(self, name: str):
@@ -198,7 +204,8 @@ def test_editing_what_the_teacher_is_shown(jupyter, page, shots, root):
         book.theme(False)
         page.set_viewport_size({"width": 1600, "height": 1900})
 
-    # an attempt of one's own; the right one is judged right, and what the judge says follows the typing
+    # an attempt of one's own; the right one is judged right, and what the judge says follows the
+    # typing
     play["preset"].first.click()
     play["chosen-attempt"].select_option("typed")
     play["typed"].fill("order(")

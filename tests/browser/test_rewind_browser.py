@@ -1,4 +1,5 @@
-"""The time slider in a real JupyterLab and a real browser: the right step's numbers, by keyboard and by mouse, and hostile text as text."""
+"""The time slider in a real JupyterLab and a real browser: the right step's numbers, by keyboard
+and by mouse, and hostile text as text."""
 
 from __future__ import annotations
 
@@ -18,7 +19,9 @@ from sdpo_lab.timeline import Timeline
 torch.set_num_threads(1)
 model, tokenizer = lab.load_model()
 task = lab.load_task("toolcall", seed=0)
-config = lab.SDPOConfig.preset("laptop", generation_batch_size=8, num_generations=4, max_completion_length=24)
+config = lab.SDPOConfig.preset(
+    "laptop", generation_batch_size=8, num_generations=4, max_completion_length=24
+)
 trainer = lab.SDPOTrainer(model, tokenizer, task, config)
 problem = task.problems(1, "train", 0)[0]
 timeline = Timeline(trainer, (problem, "x(y={HOSTILE.splitlines()[0]!s})", {HOSTILE!r}), every=3)

@@ -1,4 +1,5 @@
-"""The first cells of the notebooks, on a stand-in for Colab: what they install where the package is missing, and that they do nothing else."""
+"""The first cells of the notebooks, on a stand-in for Colab: what they install where the package is
+missing, and that they do nothing else."""
 
 from __future__ import annotations
 
@@ -18,13 +19,15 @@ from tests.browser.kernels import TOOL as KERNELS
 from tests.browser.kernels import need
 from tests.test_notebooks import SCRIPTS, TOOL
 
-# A pip that writes down what it was asked and does it not; then, if told to, the package is there, as after an install.
+# A pip that writes down what it was asked and does it not; then, if told to, the package is there,
+# as after an install.
 PIP = """
 import json, os, sys
 with open(os.environ["ASKED"], "a") as file:
     file.write(json.dumps(sys.argv[1:]) + "\\n")
 """
-# What runs a cell as a notebook would: IPython's own shell. `google.colab` is there as on Colab; the package is as missing as it can be made.
+# What runs a cell as a notebook would: IPython's own shell. `google.colab` is there as on Colab;
+# the package is as missing as it can be made.
 DRIVER = """
 import os, sys, types
 from pathlib import Path
@@ -52,7 +55,8 @@ def first_code_cell(script: Path) -> str:
 def asked_of_pip(
     folder: Path, cell: str, python: Path | str, package: str, **environment: str
 ) -> list[list[str]]:
-    """The arguments of every call of pip that running `cell` makes, in an empty folder; `package` is "missing" or "there"."""
+    """The arguments of every call of pip that running `cell` makes, in an empty folder; `package`
+    is "missing" or "there"."""
     (folder / "fake" / "pip").mkdir(parents=True)
     (folder / "fake" / "pip" / "__init__.py").touch()
     (folder / "fake" / "pip" / "__main__.py").write_text(PIP)

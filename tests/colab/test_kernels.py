@@ -1,4 +1,5 @@
-"""The dashboard kernel-side in the older kernels, under a stand-in for the page: one that never answers, and one that asks and presses."""
+"""The dashboard kernel-side in the older kernels, under a stand-in for the page: one that never
+answers, and one that asks and presses."""
 
 from __future__ import annotations
 
@@ -48,7 +49,8 @@ class Front:
         return self.until(self.client.execute(code, stop_on_error=False), idle, seconds)
 
     def press(self, kind: str, seconds: float = 20, **more: Any) -> dict[str, Any]:
-        """What the page sends when something is pressed, or time has come to ask; the news that come back."""
+        """What the page sends when something is pressed, or time has come to ask; the news that
+        come back."""
         content = {
             "comm_id": self.comm,
             "data": {"method": "custom", "content": {"kind": kind, "since": 0, "seen": 0, **more}},
@@ -63,7 +65,8 @@ class Front:
     def until(
         self, parent: str, over: Callable[[dict[str, Any]], bool], seconds: float
     ) -> list[dict[str, Any]]:
-        """What was sent on behalf of message `parent`, until one is `over`; shown widgets are remembered."""
+        """What was sent on behalf of message `parent`, until one is `over`; shown widgets are
+        remembered."""
         found, end = [], time.monotonic() + seconds
         while True:
             message = self.client.get_iopub_msg(timeout=max(0.0, end - time.monotonic()))
@@ -117,14 +120,16 @@ def test_the_kernels_are_found_from_inside_one_too(front):
     """Tests that start kernels are themselves run in Colab's environment."""
     said = printed(
         front.run(
-            "import runpy\nprint(*map(runpy.run_path('tools/kernels.py')['home'], ['colab', 'ipykernel6']))"
+            "import runpy\nprint(*map(runpy.run_path('tools/kernels.py')['home'], "
+            "['colab', 'ipykernel6']))"
         )
     )
     assert said.split() == [str(TOOL["home"](name)) for name in ("colab", "ipykernel6")]
 
 
 def test_a_page_that_never_answers_gets_the_blocking_view(front):
-    """A progress line from the start; after a few seconds without a question from the page also the curve, as a picture that needs no page's help."""
+    """A progress line from the start; after a few seconds without a question from the page also the
+    curve, as a picture that needs no page's help."""
     shown = front.run(
         IMPORTS + "dash = Dashboard(FakeTrainer(seconds=0.1), 60, evaluate_every=0)\ndash"
     )
@@ -152,7 +157,8 @@ def test_a_short_run_needs_no_page_at_all(front):
 def test_what_breaks_in_the_worker_fails_the_cell_that_waits(front):
     said = front.run(
         IMPORTS
-        + "Dashboard(FakeTrainer(fail_at=3, error=ZeroDivisionError('the judge broke')), 20, evaluate_every=0).result()"
+        + "Dashboard(FakeTrainer(fail_at=3, error=ZeroDivisionError('the judge broke')), 20, "
+        "evaluate_every=0).result()"
     )
     (error,) = [s for s in said if s["type"] == "error"]
     assert (error["ename"], error["evalue"]) == ("ZeroDivisionError", "the judge broke")

@@ -1,4 +1,5 @@
-"""An install on Colab adds sdpo_lab and changes nothing of Colab's own: the declared ranges against the versions Colab has."""
+"""An install on Colab adds sdpo_lab and changes nothing of Colab's own: the declared ranges against
+the versions Colab has."""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ COLAB = {canonicalize_name(name): version for name, version in (line.split("==")
 
 @pytest.mark.parametrize("requirement", NEEDED, ids=lambda r: r.name)
 def test_colab_has_what_is_needed(requirement):
-    """Every one of them, in the range: so pip has nothing to fetch there, nothing to replace, and the needs of needs play no part."""
+    """Every one of them, in the range: so pip has nothing to fetch there, nothing to replace, and
+    the needs of needs play no part."""
     name = canonicalize_name(requirement.name)
     assert name in COLAB, f"Colab does not have {requirement}"
     assert COLAB[name] in requirement.specifier, (
@@ -100,7 +102,8 @@ def hollow(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
-    """A wheel of what pyproject.toml declares, without the package: it is for the resolver alone."""
+    """A wheel of what pyproject.toml declares, without the package: it is for the resolver
+    alone."""
     folder = tmp_path_factory.mktemp("wheel")
     with contextlib.chdir(ROOT):
         info = importlib.import_module("hatchling.build").prepare_metadata_for_build_wheel(
@@ -121,7 +124,8 @@ def wheel(tmp_path_factory) -> Path:
 
 
 def resolve(python: Path, asked: str, home: Path) -> subprocess.CompletedProcess:
-    """What pip would install for `asked`, from nothing but this machine: whatever else it wanted, it would fail to find."""
+    """What pip would install for `asked`, from nothing but this machine: whatever else it wanted,
+    it would fail to find."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PIP_", "PYTHON"))} | {
         "PIP_CONFIG_FILE": os.devnull,
         "HOME": str(home),
@@ -155,6 +159,7 @@ def test_pip_would_add_this_package_and_nothing_else(hollow, wheel, tmp_path):
 
 
 def test_the_resolver_would_notice(hollow, wheel, tmp_path):
-    """The other half of the proof: with JupyterLab, which Colab does not have, the same call fails for want of it."""
+    """The other half of the proof: with JupyterLab, which Colab does not have, the same call fails
+    for want of it."""
     done = resolve(hollow, f"{wheel}[notebooks]", tmp_path)
     assert done.returncode == 1 and "jupyterlab>=4.2" in done.stderr

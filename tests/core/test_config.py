@@ -113,7 +113,8 @@ def test_a_knob_that_does_nothing_is_refused_only_when_it_was_set():
         (dict(steps_per_generation=3), "multiple of steps_per_generation; got 256 and 3"),
         (
             dict(distillation_is_clip=3.0),
-            "distillation_is_clip=3.0 would do nothing: steps_per_generation=1 and num_iterations=1",
+            "distillation_is_clip=3.0 would do nothing: steps_per_generation=1 and "
+            "num_iterations=1",
         ),
         (
             dict(epsilon=0.1, steps_per_generation=4),

@@ -43,7 +43,8 @@ VARIANTS = (
 def test_micro_batches_change_nothing_in_any_mode_over_several_optimiser_steps(
     tiny, rollouts, variant
 ):
-    """With steps as long as the gradient, so that every step but the first is taken somewhere else."""
+    """With steps as long as the gradient, so that every step but the first is taken somewhere
+    else."""
     whole, threes, ones = (
         step(tiny, rollouts, **VARIANTS[variant], per_device_train_batch_size=size)
         for size in (64, 3, 1)

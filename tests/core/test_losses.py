@@ -114,7 +114,8 @@ def test_unknown_mode_is_refused():
 
 
 def test_the_cap_of_the_importance_ratio_has_trls_constants():
-    """TRL's importance_sampling_clipping_caps_token_ratio and compute_loss_applies_importance_sampling_clip (sampled tokens, mean of two)."""
+    """TRL's importance_sampling_clipping_caps_token_ratio and
+    compute_loss_applies_importance_sampling_clip (sampled tokens, mean of two)."""
     weights = losses.importance_weights(
         torch.tensor([0.4, 0.3]).log(), torch.tensor([0.1, 0.2]).log(), clip=2.0
     )
@@ -228,7 +229,8 @@ def test_padding_and_what_stands_in_it_change_nothing(mode):
     ],
 )
 def test_a_clip_out_of_reach_is_none_in_value_and_gradient(fields):
-    """With it the loss is written as a surrogate, whose gradient is another expression: equal because the sum of grad p is 0."""
+    """With it the loss is written as a surrogate, whose gradient is another expression: equal
+    because the sum of grad p is 0."""
     student, teacher = random_pair(17)
     ids = torch.randint(13, (2, 3), generator=torch.Generator().manual_seed(0))
     without, out_of_reach, within = (

@@ -33,7 +33,8 @@ def test_gradient_is_the_closed_form(alpha):
 
 
 def test_sampled_token_estimates_the_reverse_kl_gradient():
-    """Averaged over the student's own tokens, its gradient is that of the reverse KL (Prop. 2.1)."""
+    """Averaged over the student's own tokens, its gradient is that of the reverse KL (Prop.
+    2.1)."""
     student, teacher = random_pair(4, v=5)
     student, teacher = student[:1, :1], teacher[:1, :1]
     p, total = student.softmax(-1)[0, 0], torch.zeros(5, dtype=torch.float64)
@@ -153,7 +154,8 @@ def test_an_importance_weight_multiplies_each_tokens_gradient(mode):
 
 
 def test_gradient_of_ppos_clip_by_finite_differences_and_where_it_is_nothing():
-    """Ratios inside, above and below the interval, with advantages of either sign: 0 exactly where moving on is not wanted."""
+    """Ratios inside, above and below the interval, with advantages of either sign: 0 exactly where
+    moving on is not wanted."""
     student, _ = random_pair(10, v=6)
     ratio = torch.tensor([[1.1, 1.5, 0.6], [1.1, 1.5, 0.6]]).double()
     advantage = torch.tensor([[1.0, 1, 1], [-1, -1, -1]]).double() * 0.7
@@ -205,8 +207,9 @@ def test_the_formula_of_the_papers_first_version_fails_where_the_second_passes()
 
 
 def test_kl_as_an_advantage_has_no_gradient_in_expectation():
-    """The divergence is one number for all tokens: as an advantage of the sampled one it is a baseline, and teaches nothing (radixark/miles #2410).
-    The log-ratio of the sampled token teaches what the divergence's gradient does."""
+    """The divergence is one number for all tokens: as an advantage of the sampled one it is a
+    baseline, and teaches nothing (radixark/miles #2410). The log-ratio of the sampled token teaches
+    what the divergence's gradient does."""
     student, teacher = random_pair(13, v=5)
     student, teacher = student[:1, :1], teacher[:1, :1]
     p, kl = (

@@ -1,4 +1,5 @@
-"""The loss in chunks against the formulas of the paper, written out once more over whole (B, T, V) tensors, with nothing but torch."""
+"""The loss in chunks against the formulas of the paper, written out once more over whole (B, T, V)
+tensors, with nothing but torch."""
 
 import copy
 import math
@@ -41,7 +42,8 @@ KINDS["topk_logits of more than the vocabulary"] = dict(
 
 
 def config(**fields):
-    """No field counts as set by hand, so that combinations in which one does nothing are allowed too."""
+    """No field counts as set by hand, so that combinations in which one does nothing are allowed
+    too."""
     return SDPOConfig.from_dict(
         {
             **SDPOConfig().to_dict(),
@@ -52,7 +54,8 @@ def config(**fields):
 
 
 def variations(kind):
-    """Every configuration of a kind: clip, GRPO's part, ratio; with whether the batch was sampled from older weights."""
+    """Every configuration of a kind: clip, GRPO's part, ratio; with whether the batch was sampled
+    from older weights."""
     for clip, mix, (off_policy, cap) in product(
         (None, 0.7), GRPO.values(), ((False, 1.1), (True, 1.1), (True, None))
     ):
@@ -65,7 +68,8 @@ def variations(kind):
 
 
 class Batch:
-    """Attempts of different length: student and teacher states, one head for both roles, and old log-probabilities near the new ones."""
+    """Attempts of different length: student and teacher states, one head for both roles, and old
+    log-probabilities near the new ones."""
 
     def __init__(
         self, seed=0, lengths=(4, 1, 6, 3), shown=(1, 0, 1, 1), off_policy=True, dtype=torch.float64
@@ -103,7 +107,8 @@ class Batch:
         )
 
     def ours(self, c):
-        """(value, gradient of the hidden states, gradient of the head's weight), as the trainer computes them."""
+        """(value, gradient of the hidden states, gradient of the head's weight), as the trainer
+        computes them."""
         self.hidden.grad = self.head.grad = self.teacher_hidden.grad = None
         tokens = Tokens.of(
             self.attempts, self.packed(self.weights), self.advantages, self.old, self.hidden
@@ -142,7 +147,8 @@ class Batch:
 
 
 def plain_losses(c, student, teacher, ids, mask, shown, advantages, old):
-    """The loss of every token, (B, T, V) twice, (B, T) twice, (B, 1) twice, (B, T) or None -> (B, T)."""
+    """The loss of every token, (B, T, V) twice, (B, T) twice, (B, 1) twice, (B, T) or None -> (B,
+    T)."""
     log_p, log_q = student.log_softmax(-1), teacher.log_softmax(-1)
     one_hot = torch.nn.functional.one_hot(ids, V)
     log_p_y, log_q_y = (log_p * one_hot).sum(-1), (log_q * one_hot).sum(-1)
@@ -296,7 +302,8 @@ def test_equal_contexts_give_neither_loss_nor_gradient(kind, monkeypatch):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_gradient_reaches_the_teacher(kind):
-    """Not even where its logits are a function of weights that have one: neither states nor an own head."""
+    """Not even where its logits are a function of weights that have one: neither states nor an own
+    head."""
     batch = Batch()
     own_head = batch.head.detach().clone().requires_grad_()
     for c, off_policy in variations(kind):
@@ -327,7 +334,8 @@ def test_no_gradient_reaches_the_teacher(kind):
 
 
 class Largest(TorchDispatchMode):
-    """The most numbers any tensor had that an operation gave, those of the backward pass among them."""
+    """The most numbers any tensor had that an operation gave, those of the backward pass among
+    them."""
 
     numbers, names = 0, ()
 
@@ -380,7 +388,8 @@ def test_the_vocabulary_is_never_held_for_more_tokens_than_a_chunk(mode, chunk, 
     "mode", ["full_logits", "topk_logits", "sampled_token", "sequence", "grpo"]
 )
 def test_a_chunk_is_forgotten_before_the_next(mode, monkeypatch):
-    """What autograd keeps for the backward pass, added up over all that is alive: no more for twenty chunks than for two."""
+    """What autograd keeps for the backward pass, added up over all that is alive: no more for
+    twenty chunks than for two."""
 
     class Kept:
         def __init__(self, x):
@@ -399,7 +408,8 @@ def test_a_chunk_is_forgotten_before_the_next(mode, monkeypatch):
 
 
 class Said:
-    """A task whose verdicts are told beforehand: attempt number i of a problem gets reward and feedback number i."""
+    """A task whose verdicts are told beforehand: attempt number i of a problem gets reward and
+    feedback number i."""
 
     def __init__(self, *verdicts):
         self.verdicts = list(verdicts)
@@ -424,7 +434,8 @@ SMALL = dict(generation_batch_size=8, num_generations=4, max_completion_length=1
 )
 @pytest.mark.parametrize("kind", ["ema", "live", "trust_region"])
 def test_inactive_rows_cost_no_forward_pass(tiny, kind, fields):
-    """What the networks are given in a step is what they are given when the attempt that takes no part was never made."""
+    """What the networks are given in a step is what they are given when the attempt that takes no
+    part was never made."""
 
     def given(verdicts, chosen):
         model, tokenizer = copy.deepcopy(tiny[0]), tiny[1]

@@ -22,7 +22,8 @@ def test_the_paper_s_frame_letter_by_letter():
     both = teacher_messages(MESSAGES, "S", "F", SDPOConfig())
     assert both[0] == MESSAGES[0]  # the system message stays
     assert both[1]["content"] == (
-        "Q {x}\nCorrect solution:\n\nS\nThe following is feedback from your unsuccessful earlier attempt:\n\nF\n\n"
+        "Q {x}\nCorrect solution:\n\nS\nThe following is feedback from your unsuccessful "
+        "earlier attempt:\n\nF\n\n"
         "Correctly solve the original question."
     )
     assert (
@@ -34,7 +35,8 @@ def test_the_paper_s_frame_letter_by_letter():
 def test_trl_s_frame_letter_by_letter():
     both = teacher_messages(MESSAGES, "S", "F", SDPOConfig.preset("trl"))
     assert both[1]["content"] == (
-        "Q {x}\nCorrect solution:\n\nS\n\n\nThe following is feedback from your unsuccessful earlier attempt:\n\nF\n\n\n\n"
+        "Q {x}\nCorrect solution:\n\nS\n\n\nThe following is feedback from your "
+        "unsuccessful earlier attempt:\n\nF\n\n\n\n"
         "Correctly solve the original question.\n"
     )
 
@@ -119,7 +121,8 @@ def test_the_own_attempt_stands_before_the_feedback_and_never_alone():
     g = group([0, 1])
     reprompt(g, SDPOConfig(include_own_attempt=True), random.Random(0))
     assert g[0].teacher_messages[-1]["content"] == (
-        "Q {x}\nCorrect solution:\n\nanswer 1\nYour earlier attempt:\n\nanswer 0\n\nCorrectly solve the original question."
+        "Q {x}\nCorrect solution:\n\nanswer 1\nYour earlier attempt:\n\nanswer 0\n\n"
+        "Correctly solve the original question."
     )
     assert not g[1].shown_attempt and g[1].teacher_messages == MESSAGES
     g = group([0])

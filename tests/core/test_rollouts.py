@@ -55,8 +55,9 @@ def test_same_tokens_whole_in_micro_batches_and_with_rows_removed(tiny, problems
     length=st.integers(1, 90),
 )
 def test_any_packing_gives_the_same_tokens(tiny, problems, who, sizes, batch, length):
-    """Any order of the problems, any number of attempts of each, any batch, any limit: what is there is the beginning of what the whole would be.
-    In float64: the rounding of other matrix shapes moves a boundary between two tokens by 1e-8 in float32, and some draw lies there."""
+    """Any order of the problems, any number of attempts of each, any batch, any limit: what is
+    there is the beginning of what the whole would be. In float64: the rounding of other matrix
+    shapes moves a boundary between two tokens by 1e-8 in float32, and some draw lies there."""
     model, tokenizer = tiny
     model = model.double()
     whole = tokens(lab.rollout(model, tokenizer, problems, 5, seed=4, max_completion_length=90))

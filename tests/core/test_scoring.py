@@ -31,7 +31,8 @@ def test_padding_and_company_change_nothing(tiny):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_other_architectures_score_as_they_do_themselves(family):
-    """Soft caps, logit scales, absolute positions, experts: `head` and right-padding reproduce the model's own logits."""
+    """Soft caps, logit scales, absolute positions, experts: `head` and right-padding reproduce the
+    model's own logits."""
     model = random_model(family)
     check_scoring(model)
     prompts, completions = [[5, 6, 7], [8, 9, 10, 11, 12, 13]], [[20, 21, 22, 2], [30, 2]]

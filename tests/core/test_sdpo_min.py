@@ -1,4 +1,5 @@
-"""The file for readers is the trainer, to a millionth; and a millionth is near enough to find a broken line."""
+"""The file for readers is the trainer, to a millionth; and a millionth is near enough to find a
+broken line."""
 
 import copy
 import inspect
@@ -30,7 +31,8 @@ CONFIG, LIVE = (
 
 
 class Letters:
-    """Likes answers whose length is a multiple of four, praises those, and has nothing to say of other multiples of five."""
+    """Likes answers whose length is a multiple of four, praises those, and has nothing to say of
+    other multiples of five."""
 
     def problems(self, n, split="train", seed=0):
         return [
@@ -102,7 +104,8 @@ class Reference:
             )
 
     def compare_live(self, module):
-        """The same after one step on the attempts of the live run, with the student in the teacher's place."""
+        """The same after one step on the attempts of the live run, with the student in the
+        teacher's place."""
         student, (record, trained) = copy.deepcopy(self.start), self.live
         attempts = [
             module.Attempt(r.problem, r.completion_ids, r.text, r.reward, r.feedback)

@@ -12,7 +12,8 @@ from tests.shared.steps import hand_logits, trainer, weights
 
 
 def hand_step(model, teacher, start, tokenizer, rows, advantages, hybrid):
-    """One step of gradient descent by the plain formula, the divergence with the capped ratio or mixed advantages with PPO's clip; (loss, ratios)."""
+    """One step of gradient descent by the plain formula, the divergence with the capped ratio or
+    mixed advantages with PPO's clip; (loss, ratios)."""
     total, ratios = 0.0, []
     for r, advantage in zip(rows, advantages):
         y, messages = torch.tensor(r.completion_ids)[:, None], r.problem.messages
@@ -46,7 +47,8 @@ def hand_step(model, teacher, start, tokenizer, rows, advantages, hybrid):
 def test_two_steps_a_batch_are_two_single_steps_by_the_plain_formula_with_the_ratio(
     tiny, rollouts, hybrid, sync, passes
 ):
-    """Each on its half of the attempts, p_old from before all of them, and the teacher moved in between where it follows every step."""
+    """Each on its half of the attempts, p_old from before all of them, and the teacher moved in
+    between where it follows every step."""
     mode = (
         dict(distillation_mode="sampled_token", advantage_lambda=0.5)
         if hybrid

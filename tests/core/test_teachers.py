@@ -47,7 +47,8 @@ def test_the_trust_region_teacher_is_the_normalised_geometric_mixture(tiny, rate
 
 @pytest.mark.parametrize("rate", [0.0, 0.4, 1.0])
 def test_the_trust_region_teacher_writes_what_its_distribution_says(tiny, rate):
-    """Greedy answers of the mixture, token by token, with prompts of different length and attempts that end."""
+    """Greedy answers of the mixture, token by token, with prompts of different length and attempts
+    that end."""
     t = moved(tiny, teacher_model_kind="trust_region", teacher_update_rate=rate)
     problems = [
         Problem(str(i), [{"role": "user", "content": f"{chr(97 + 5 * i)} {i} " * (1 + i)}])
@@ -114,7 +115,8 @@ def test_every_teacher_starts_as_the_student_and_goes_its_own_way(tiny, rollouts
 
 @pytest.mark.parametrize("mode", MODES)
 def test_the_first_step_is_the_same_for_every_teacher(tiny, rollouts, mode):
-    """All begin as the student; were there a gradient through a teacher, the live one would have another."""
+    """All begin as the student; were there a gradient through a teacher, the live one would have
+    another."""
     fields = dict(distillation_mode=mode, distillation_alpha=1.0)
     frozen, *others = (
         step(tiny, rollouts, **fields, teacher_model_kind=kind)

@@ -15,7 +15,8 @@ def two_threads():
 
 
 def test_two_runs_on_two_threads_are_equal_to_the_last_bit(two_threads):
-    """Large enough that torch divides its work: gradients must not be added up in the order in which threads happen to finish."""
+    """Large enough that torch divides its work: gradients must not be added up in the order in
+    which threads happen to finish."""
 
     def losses():
         model, tokenizer = lab.load_model()

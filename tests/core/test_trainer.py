@@ -195,7 +195,8 @@ def test_live_changes_take_effect_are_logged_and_replay(fresh):
     frozen = trainer((copy.deepcopy(model), tokenizer), teacher_model_kind="frozen")
     with pytest.warns(
         UserWarning,
-        match="teacher_update_rate=0.2 would do nothing: teacher_model_kind is neither 'ema' nor 'trust_region'",
+        match="teacher_update_rate=0.2 would do nothing: teacher_model_kind is neither 'ema' nor "
+        "'trust_region'",
     ):
         frozen.apply(teacher_update_rate=0.2)
     with pytest.raises(ValueError, match="num_generations.*learning_rate"):
@@ -403,7 +404,8 @@ def test_tasks_that_give_too_little_or_one_id_twice_are_named(fresh):
 
 
 def test_dropout_changes_nothing(fresh):
-    """GPT-2 has dropout and absolute positions; the same seed gives the same run whatever the global generator says."""
+    """GPT-2 has dropout and absolute positions; the same seed gives the same run whatever the
+    global generator says."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     _, tokenizer = fresh

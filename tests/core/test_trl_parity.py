@@ -1,7 +1,9 @@
-"""Side by side with TRL: the same model, the same attempts and SGD end in the same losses and the same weights, to 1e-6.
+"""Side by side with TRL: the same model, the same attempts and SGD end in the same losses and the
+same weights, to 1e-6.
 
-TRL trains first, and what it trained on is written down; our trainer is given those attempts and neither samples nor judges.
-SGD and not Adam, which makes a full step of a gradient of 1e-8: there rounding alone would part the two.
+TRL trains first, and what it trained on is written down; our trainer is given those attempts and
+neither samples nor judges. SGD and not Adam, which makes a full step of a gradient of 1e-8: there
+rounding alone would part the two.
 """
 
 import copy
@@ -29,11 +31,14 @@ pytestmark = pytest.mark.filterwarnings(
 )  # TRL uses it, asked or not
 
 G, TOLERANCE = 4, 1e-6
-#: Nearer than this, rounding decides which of two tokens is the last of the top k. Each of the two is right, but they are different
+#: Nearer than this, rounding decides which of two tokens is the last of the top k. Each of the two
+#: is right, but they are different
 #: losses, 1e-5 in the weights; such a run (one in ten or so) is sampled again.
 NO_TIE = 2e-6
-#: Who succeeds in a group: several; one, who has nobody to learn from; nobody; all. Decided by an attempt's place and not by its
-#: text, so that whatever another version of torch samples no optimiser step is without an active attempt: there TRL makes
+#: Who succeeds in a group: several; one, who has nobody to learn from; nobody; all. Decided by an
+#: attempt's place and not by its
+#: text, so that whatever another version of torch samples no optimiser step is without an active
+#: attempt: there TRL makes
 #: a step with a gradient of 0 and moves its teacher, while we skip the step.
 SUCCESSES = ("0101", "1000", "0000", "0010", "1111", "0110")
 
@@ -96,10 +101,11 @@ def config(case, **more):
 
 
 def trl_config(case, folder, end, seed):
-    """The same in TRL's names. Its other defaults (bfloat16, checkpointing, decay of the learning rate) are switched off.
+    """The same in TRL's names. Its other defaults (bfloat16, checkpointing, decay of the learning
+    rate) are switched off.
 
-    A random model hardly ever ends an attempt: the token `end` is made likelier in sampling, though not as one of the first
-    three, since TRL shows an empty success as a solution and we do not.
+    A random model hardly ever ends an attempt: the token `end` is made likelier in sampling, though
+    not as one of the first three, since TRL shows an empty success as a solution and we do not.
     """
     c, accumulated = config(case), case.get("micro_batches", 1)
     same = {
@@ -162,7 +168,8 @@ class Batch:
     losses: list[float] = field(default_factory=list)
 
     def ids(self, what):
-        """The rows without their padding, of "prompt", "completion" or "teacher" (prompt and completion)."""
+        """The rows without their padding, of "prompt", "completion" or "teacher" (prompt and
+        completion)."""
         ids, mask = (
             ("teacher_input_ids", "teacher_attention_mask")
             if what == "teacher"
@@ -192,7 +199,8 @@ class Batch:
 
 
 class Recorder(trl.SDPOTrainer):
-    """TRL's trainer, writing down every batch and every loss, and how near a token came to a tie at the edge of the top k."""
+    """TRL's trainer, writing down every batch and every loss, and how near a token came to a tie at
+    the edge of the top k."""
 
     gap = torch.inf
 
@@ -282,7 +290,8 @@ def trained(folder, tiny_original, tmp_path_factory):
 
                 def reward(completions, privileged_context, **_):
                     rows = "".join(next(groups) for _ in range(len(completions) // G))
-                    # TRL has one text a prompt, and shows it to successes too: to be equal, let all fail where there is one
+                    # TRL has one text a prompt, and shows it to successes too: to be equal, let all
+                    # fail where there is one
                     return [
                         float(r) * (successes_too or not c)
                         for r, c in zip(rows, privileged_context)
@@ -379,7 +388,8 @@ def test_both_read_the_same_tokens_and_train_the_same_attempts(
     ids=repr,
 )
 def test_clip_and_cadence_make_a_difference(name, other, trained, replay):
-    """Without the ratio, with a ratio that is never cut, and with a teacher that moves once a batch, we would not end where TRL does."""
+    """Without the ratio, with a ratio that is never cut, and with a teacher that moves once a
+    batch, we would not end where TRL does."""
     theirs = trained(CASES[name])
     assert (
         distance(replay(config(CASES[name], **other), theirs.batches)[0].model, theirs.model)
@@ -388,7 +398,8 @@ def test_clip_and_cadence_make_a_difference(name, other, trained, replay):
 
 
 def test_trl_shows_the_feedback_to_successes_too(trained, replay, tiny_original):
-    """TRL's text belongs to the prompt, ours to the attempt: a success is not told of an earlier failure that it did not have."""
+    """TRL's text belongs to the prompt, ours to the attempt: a success is not told of an earlier
+    failure that it did not have."""
     case = FEEDBACK | dict(batches=1, generation_batch_size=G * len(SUCCESSES), tell_successes=True)
     c, tokenizer, seen = config(case), tiny_original[1], set()
     (batch,) = trained(case).batches

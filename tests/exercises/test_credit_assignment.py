@@ -1,4 +1,5 @@
-"""01_credit_assignment: its exercises know the classic mistakes, its solutions are folded, and each section ends in something to see."""
+"""01_credit_assignment: its exercises know the classic mistakes, its solutions are folded, and each
+section ends in something to see."""
 
 from __future__ import annotations
 
@@ -59,7 +60,8 @@ def test_solutions_are_folded_follow_their_exercise_and_are_right(name):
 
 
 def test_every_section_shows_something():
-    """The last code cell of a section prints, or ends in an expression; the header's alone does neither."""
+    """The last code cell of a section prints, or ends in an expression; the header's alone does
+    neither."""
     sections: dict[str, list[str]] = {}
     for c in CELLS:
         if c.cell_type == "markdown" and (heading := re.search(r"^## (.+)", c.source, re.M)):

@@ -1,4 +1,5 @@
-"""03_distillation_loss: its exercises know the classic mistakes, its solutions are the package's losses, and its identities hold for other numbers too."""
+"""03_distillation_loss: its exercises know the classic mistakes, its solutions are the package's
+losses, and its identities hold for other numbers too."""
 
 from __future__ import annotations
 
@@ -288,7 +289,8 @@ def test_a_clamped_tail_that_rounds_passes_with_a_word_on_it():
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_with_another_teacher_only_the_assertion_of_section_8_fails():
-    """The last lines of the notebook promise it: everything else that is asserted is an identity."""
+    """The last lines of the notebook promise it: everything else that is asserted is an
+    identity."""
     names, failed = {"get_ipython": None, "display": print}, []
     for cell in CELLS:
         try:

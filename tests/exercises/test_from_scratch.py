@@ -1,4 +1,5 @@
-"""04_from_scratch builds sdpo_min.py word for word, its exercises know the classic mistakes, and its last assertion finds a broken line."""
+"""04_from_scratch builds sdpo_min.py word for word, its exercises know the classic mistakes, and
+its last assertion finds a broken line."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ EXERCISES = ("reprompt", "score", "kl")
 
 
 def definitions() -> dict[str, str]:
-    """The source of everything that sdpo_min.py defines, decorators included, by name and in order."""
+    """The source of everything that sdpo_min.py defines, decorators included, by name and in
+    order."""
     lines, found = FILE.read_text().splitlines(), {}
     for node in TREE.body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.Assign)):
@@ -257,7 +259,8 @@ BREAKS = {
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_last_assertion_of_the_notebook_finds_a_broken_line():
-    """The notebook up to section 8 once; then for every broken line its cell anew, and section 10."""
+    """The notebook up to section 8 once; then for every broken line its cell anew, and section
+    10."""
     sections, code = 0, {}
     for c in CELLS:
         if c.cell_type == "markdown" and (heading := re.search(r"^## (\d+)\.", c.source, re.M)):

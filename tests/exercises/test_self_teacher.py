@@ -69,7 +69,8 @@ def test_right_answers_and_nothing_written():
 
 @pytest.fixture(scope="module")
 def failed():
-    """(model, tokenizer, task, problem, failed attempt with one wrong name, that name, the accepted ones)."""
+    """(model, tokenizer, task, problem, failed attempt with one wrong name, that name, the accepted
+    ones)."""
     model, tokenizer = lab.load_model()
     task = lab.load_task("toolcall", seed=100)
     for r in lab.rollout(
@@ -120,7 +121,8 @@ def test_messages(failed):
     role = next(r for r, name in task.convention[tool].items() if name == right)
     synonyms = next(a.names for a in BY_NAME[tool].arguments if a.role == role)
     lies = [
-        f"TypeError: {tool}() got an unexpected keyword argument {right!r} (accepted: {', '.join(sorted({*accepted, name} - {right}))})"
+        f"TypeError: {tool}() got an unexpected keyword argument {right!r} (accepted: "
+        f"{', '.join(sorted({*accepted, name} - {right}))})"
         for name in synonyms
         if name != right
     ]

@@ -16,7 +16,8 @@ def interruptible():
 
 @pytest.fixture
 def mount(tmp_path):
-    """mount(options): a folder that is a file system of its own. Skips where mounting is not allowed."""
+    """mount(options): a folder that is a file system of its own. Skips where mounting is not
+    allowed."""
     mounted = []
 
     def make(options: str):

@@ -1,7 +1,9 @@
-"""python -m tests.faults.killed FOLDER KILLS LORA SEED: a run that is killed KILLS times and resumed each time, held against one that is not.
+"""python -m tests.faults.killed FOLDER KILLS LORA SEED: a run that is killed KILLS times and
+resumed each time, held against one that is not.
 
-The interpreter with torch is started once; every run is a fork of it and is killed by SIGKILL, at a moment drawn uniformly from the time that resuming and some
-steps take. Each step ends with a save, so that many of the moments lie in one. Prints what it found as one line of JSON.
+The interpreter with torch is started once; every run is a fork of it and is killed by SIGKILL, at a
+moment drawn uniformly from the time that resuming and some steps take. Each step ends with a save,
+so that many of the moments lie in one. Prints what it found as one line of JSON.
 """
 
 from __future__ import annotations
@@ -60,7 +62,8 @@ def fork(work) -> int:
 
 
 def trace(folder: Path) -> str:
-    """What the kill cut short: "a checkpoint", "the history", "the switch", or "" where no save was under way."""
+    """What the kill cut short: "a checkpoint", "the history", "the switch", or "" where no save was
+    under way."""
     run = RunFolder(folder)
     pointer = run.pointer() if folder.exists() else None
     names = {p.name for p in folder.glob("checkpoint-*")}

@@ -1,4 +1,5 @@
-"""What goes wrong on the way is injected: nothing is lost but the step in hand, and the message names the cause."""
+"""What goes wrong on the way is injected: nothing is lost but the step in hand, and the message
+names the cause."""
 
 import copy
 import resource
@@ -36,7 +37,8 @@ def interrupting(function, when=1):
     return called
 
 
-#: (module or class, its function, how often it is called before the interrupt, whether the step is whole when the interrupt is raised)
+#: (module or class, its function, how often it is called before the interrupt, whether the step is
+#: whole when the interrupt is raised)
 MOMENTS = [
     (loop_module, "rollout", 1, False),
     (Vowels, "judge", 5, False),
@@ -86,7 +88,8 @@ def test_a_second_interrupt_is_not_held_back_and_other_threads_are_left_alone():
 
 
 def points(t, folder, monkeypatch) -> int:
-    """How many times a save into a folder that holds the run puts something on the disk for good."""
+    """How many times a save into a folder that holds the run puts something on the disk for
+    good."""
     calls = []
     t.save(folder)
     with monkeypatch.context() as patch:
@@ -161,7 +164,10 @@ def test_an_exception_in_the_judge_loses_nothing(tiny):
     same(clean, t)
 
 
-CPU = "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 8589934592 bytes. Error code 12 (Cannot allocate memory)"
+CPU = (
+    "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: "
+    "you tried to allocate 8589934592 bytes. Error code 12 (Cannot allocate memory)"
+)
 
 
 def short_of_memory(monkeypatch, most: int, error: type[RuntimeError] = RuntimeError) -> None:
@@ -182,7 +188,8 @@ SAID = [
     RuntimeError("not enough memory: you tried to allocate 8589934592 bytes."),
     RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
     RuntimeError(
-        "MPS backend out of memory (MPS allocated: 17.9 GB, other allocations: 40 MB, max allowed: 18.1 GB). Tried to allocate 1.9 GB on private pool."
+        "MPS backend out of memory (MPS allocated: 17.9 GB, other allocations: 40 MB, max "
+        "allowed: 18.1 GB). Tried to allocate 1.9 GB on private pool."
     ),
     RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 8.00 GiB."),
@@ -229,7 +236,8 @@ def test_numpy_s_memory_that_runs_out_while_sampling_halves_the_groups(tiny, mon
     monkeypatch.setattr(rollouts_module, "noise", noise)
     with pytest.warns(
         RuntimeWarning,
-        match=rf"out of memory with {groups} groups sampled together \(Unable to allocate.*at most {groups // 2}\.",
+        match=rf"out of memory with {groups} groups sampled together \(Unable to allocate.*at "
+        rf"most {groups // 2}\.",
     ):
         t.step()
     clean.together = groups // 2
@@ -248,7 +256,8 @@ def test_out_of_memory_halves_the_micro_batch_once_and_changes_nothing_else(
         short_of_memory(patch, 4, error)
         with pytest.warns(
             RuntimeWarning,
-            match=r"out of memory with [5-8] attempts in a micro-batch \(per_device_train_batch_size\).*from now on at most [2-4]\.",
+            match=r"out of memory with [5-8] attempts in a micro-batch "
+            r"\(per_device_train_batch_size\).*from now on at most [2-4]\.",
         ):
             t.step()
     size = t.config.per_device_train_batch_size
@@ -266,7 +275,8 @@ def test_out_of_memory_halves_the_micro_batch_once_and_changes_nothing_else(
     before = copy.deepcopy(checkpoints.trainable(resumed.model))
     with pytest.raises(
         torch.OutOfMemoryError,
-        match=r"(?s)which is half of what it was.*Lower per_device_train_batch_size.*max_completion_length.*8589934592",
+        match=r"(?s)which is half of what it was.*Lower "
+        r"per_device_train_batch_size.*max_completion_length.*8589934592",
     ):
         resumed.step()
     assert len(resumed.history) == 2 and all(
@@ -311,7 +321,8 @@ def test_out_of_memory_while_sampling_halves_the_groups_once_and_draws_the_same_
     short(0)
     with pytest.raises(
         torch.OutOfMemoryError,
-        match=r"(?s)groups sampled together, which is half of what it was.*max_completion_length.*8589934592",
+        match=r"(?s)groups sampled together, which is half of what it "
+        r"was.*max_completion_length.*8589934592",
     ):
         t.step()
     assert len(t.history) == 2 and t.history.changes == {}
@@ -366,7 +377,8 @@ def test_a_gradient_that_is_not_finite_is_not_applied_and_the_run_stops_with_a_d
     for stopped in (t, resumed):  # the count goes on after a resume
         with pytest.raises(
             FloatingPointError,
-            match=r"not finite in 3 steps in a row, up to step 4; none was applied. Usually the learning rate \(0.01\) is too high",
+            match=r"not finite in 3 steps in a row, up to step 4; none was applied. Usually the "
+            r"learning rate \(0.01\) is too high",
         ):
             stopped.step()
         assert all(
@@ -377,7 +389,8 @@ def test_a_gradient_that_is_not_finite_is_not_applied_and_the_run_stops_with_a_d
 
 
 def refuses(t, folder, cause):
-    """A save fails and names `cause`; a run that saves itself goes on, says so, and saves again when it can."""
+    """A save fails and names `cause`; a run that saves itself goes on, says so, and saves again
+    when it can."""
     with pytest.raises(
         OSError, match=rf"(?s)could not be saved in .*{cause}.*the trainer holds all of its steps"
     ):
@@ -485,7 +498,8 @@ def test_a_sandbox_that_cannot_start_is_named(tiny, monkeypatch):
     before = copy.deepcopy(checkpoints.trainable(t.model))
     with pytest.raises(
         (OSError, RuntimeError),
-        match=r"programs cannot be run in isolation here: the server does not start here \(FileNotFoundError.*/nowhere/python",
+        match=r"programs cannot be run in isolation here: the server does not start here "
+        r"\(FileNotFoundError.*/nowhere/python",
     ):
         t.step()
     assert len(t.history) == 0 and all(

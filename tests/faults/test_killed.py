@@ -1,4 +1,5 @@
-"""SIGKILL at random moments, while saving too: what is resumed is the run that was never killed, to the last bit."""
+"""SIGKILL at random moments, while saving too: what is resumed is the run that was never killed, to
+the last bit."""
 
 import json
 import subprocess

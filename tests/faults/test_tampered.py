@@ -1,4 +1,5 @@
-"""A checkpoint that somebody else made, every checksum right: nothing in it is run, nothing outside it is opened, and what is wrong is said."""
+"""A checkpoint that somebody else made, every checksum right: nothing in it is run, nothing outside
+it is opened, and what is wrong is said."""
 
 import json
 import re
@@ -302,7 +303,8 @@ def test_a_folder_that_another_process_keeps_is_waited_for_and_then_named(
         monkeypatch.setattr(checkpoints, "alone", lambda path: original(path, 0.1))
         with pytest.raises(
             OSError,
-            match="another process has been saving there for too long.*What was saved there before is whole",
+            match="another process has been saving there for too long.*What was saved there "
+            "before is whole",
         ):
             t.save(tmp_path / "run")
     t.save(tmp_path / "run")

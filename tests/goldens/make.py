@@ -1,7 +1,9 @@
-"""Numbers that a change of the code's form must not change: `python -m tests.goldens.make` writes them.
+"""Numbers that a change of the code's form must not change: `python -m tests.goldens.make` writes
+them.
 
-Made on the code of ff4735b, on one thread. The model is a random one whose weights are drawn here, with a
-tokenizer that lies beside this file, so that nothing hangs on what the shipped models happen to be.
+Made on the code of ff4735b, on one thread. The model is a random one whose weights are drawn here,
+with a tokenizer that lies beside this file, so that nothing hangs on what the shipped models happen
+to be.
 """
 
 from __future__ import annotations
@@ -116,7 +118,8 @@ def tiny_model():
 
 
 def spelling_task():
-    """Half of what a random model writes is right here, and the judge has something to say of each failure."""
+    """Half of what a random model writes is right here, and the judge has something to say of each
+    failure."""
 
     def problems(n, split, seed):
         rng = random.Random(f"{seed}/{split}")
@@ -164,7 +167,8 @@ def machine() -> dict[str, str]:
 
 
 def worlds() -> dict[str, list[str]]:
-    """Of every task and twenty seeds: digests of the convention and of the problems of both splits."""
+    """Of every task and twenty seeds: digests of the convention and of the problems of both
+    splits."""
     found = {}
     for name, dials in CONVENTION_TASKS.items():
         rows = []
@@ -401,7 +405,8 @@ PARTS = {
 def main() -> None:
     if FILE.exists() and "--anew" not in sys.argv:
         sys.exit(
-            f"{FILE.name} is there: it was made on older code, and is what later code is held to. --anew makes it again"
+            f"{FILE.name} is there: it was made on older code, and is what later code is "
+            f"held to. --anew makes it again"
         )
     torch.set_num_threads(1)
     shutil.rmtree(RUN, ignore_errors=True)

@@ -95,7 +95,8 @@ def tree(folder: Path) -> set[str]:
 
 
 def test_a_run_of_hostile_texts_is_saved_and_gone_on_with(tiny, tmp_path, monkeypatch):
-    """As ids, prompts, attempts, feedback, data and the task's name: the history comes back equal, and no file has a name of theirs."""
+    """As ids, prompts, attempts, feedback, data and the task's name: the history comes back equal,
+    and no file has a name of theirs."""
     monkeypatch.chdir(tmp_path)
     rows = [
         {"prompt": f"{i}: {text}", "id": text or "empty", "split": "train", "note": text}
@@ -149,7 +150,8 @@ def test_an_id_that_no_file_can_hold_is_refused_at_once():
 @many(60)
 @given(PIECES)
 def test_a_model_s_name_opens_no_file_of_another_kind(name):
-    """A name is a shipped model, a folder with a config.json, or a Hub id; nothing else is opened, and the sentence is safe to print."""
+    """A name is a shipped model, a folder with a config.json, or a Hub id; nothing else is opened,
+    and the sentence is safe to print."""
     from sdpo_lab.models.loading import find_source
 
     if (
@@ -203,7 +205,8 @@ def test_opening_a_checkpoint_runs_no_code_whatever_is_answered(
         json.dumps(json.loads(path.read_text(encoding="utf-8")) | changed), encoding="utf-8"
     )
     (model / "evil.py").write_text(
-        f"open({str(tmp_path / 'hacked')!r}, 'w')\nclass Config: pass\nclass Model: pass\nclass EvilTokenizer: pass\n"
+        f"open({str(tmp_path / 'hacked')!r}, 'w')\nclass Config: pass\nclass Model: pass\n"
+        f"class EvilTokenizer: pass\n"
     )
     asked = []
     monkeypatch.setattr("builtins.input", lambda *words: asked.append(words) or "yes")

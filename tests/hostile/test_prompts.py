@@ -1,4 +1,5 @@
-"""Hostile text on its way into the model: templates, chats, tokens, scores. It stays text, and the same text."""
+"""Hostile text on its way into the model: templates, chats, tokens, scores. It stays text, and the
+same text."""
 
 from __future__ import annotations
 
@@ -23,13 +24,23 @@ from sdpo_lab.core.task import Problem
 from tests.hostile.texts import CORPUS, LONG, TEXTS, many, whole
 
 LAPTOP = SDPOConfig.preset("laptop")
-CHATML = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 LLAMA = (
-    "{{ '<|begin_of_text|>' }}{% for m in messages %}<|start_header_id|>{{ m['role'] }}<|end_header_id|>\n\n{{ m['content'] }}<|eot_id|>{% endfor %}"
+    "{{ '<|begin_of_text|>' }}{% for m in messages %}<|start_header_id|>{{ m['role'] "
+    "}}<|end_header_id|>\n\n{{ m['content'] }}<|eot_id|>{% endfor %}"
     "<|start_header_id|>assistant<|end_header_id|>\n\n"
 )
-GEMMA = "<bos>{% for m in messages %}<start_of_turn>{{ 'model' if m['role'] == 'assistant' else m['role'] }}\n{{ m['content'] }}<end_of_turn>\n{% endfor %}<start_of_turn>model\n"
-MISTRAL = "<s>{% for m in messages %}{% if m['role'] == 'assistant' %}{{ m['content'] }}</s>{% else %}[INST] {{ m['content'] }}[/INST]{% endif %}{% endfor %}"
+GEMMA = (
+    "<bos>{% for m in messages %}<start_of_turn>{{ 'model' if m['role'] == 'assistant' else "
+    "m['role'] }}\n{{ m['content'] }}<end_of_turn>\n{% endfor %}<start_of_turn>model\n"
+)
+MISTRAL = (
+    "<s>{% for m in messages %}{% if m['role'] == 'assistant' %}{{ m['content'] }}</s>{% else "
+    "%}[INST] {{ m['content'] }}[/INST]{% endif %}{% endfor %}"
+)
 FAMILIES = {  # special tokens, others that are added but are text, the template
     "chatml": ((), ("<think>", "</think>", "<tool_call>"), CHATML),
     "llama": (
@@ -157,7 +168,10 @@ def test_a_role_is_no_way_in_either(families, before, marker):
 # -- templates and tokenizers that make a special token of texts that hold none
 
 BARE = "{% for m in messages %}{{ m['content'] }}{% endfor %}<|im_start|>"
-DROPS = "{% for m in messages %}<|im_start|>{{ m['content'].replace('\u200b', '') }}<|im_end|>{% endfor %}"
+DROPS = (
+    "{% for m in messages %}<|im_start|>{{ m['content'].replace('\u200b', '') }}<|im_end|>{% "
+    "endfor %}"
+)
 SHOUTS = "{% for m in messages %}[INST]{{ m['content'] | upper }}[/INST]{% endfor %}"
 CALM = "{% for m in messages %}<s>{{ m['content'] }}{% endfor %}"
 
@@ -244,7 +258,8 @@ def test_a_single_character_that_is_a_special_token_is_refused_and_one_that_is_o
     ):
         with pytest.raises(
             ValueError,
-            match="special token '§', which a single character becomes; a text must not have that character",
+            match="special token '§', which a single character becomes; a text must not have "
+            "that character",
         ):
             call()
     assert not specials(tokenizer, encode_plain(tokenizer, "see par. 3"))
@@ -256,8 +271,12 @@ def test_a_single_character_that_is_a_special_token_is_refused_and_one_that_is_o
 
 
 def test_a_switch_in_a_text_and_an_unknown_character_are_no_special_tokens(tiny_original):
-    """What the template writes because a text says so is the template's, and a character that a tokenizer does not know is one all the same."""
-    template = "{% for m in messages %}<s>{{ m['content'] }}{% if '/no_think' in m['content'] %}[INST][/INST]{% endif %}{% endfor %}"
+    """What the template writes because a text says so is the template's, and a character that a
+    tokenizer does not know is one all the same."""
+    template = (
+        "{% for m in messages %}<s>{{ m['content'] }}{% if '/no_think' in m['content'] "
+        "%}[INST][/INST]{% endif %}{% endfor %}"
+    )
     tokenizer = odd_tokenizer(tiny_original[1], template)
     assert (
         len(specials(tokenizer, encode_chat(tokenizer, chat_of("hi", "be brief! /no_think")))) == 4
@@ -366,7 +385,8 @@ def test_long_texts_take_no_time(text):
 
 
 def slow_but_plain(text: str) -> str:
-    """`remove_thinking` as it is read: pairs, then what stands before a lonely end, then what comes after a lonely beginning."""
+    """`remove_thinking` as it is read: pairs, then what stands before a lonely end, then what comes
+    after a lonely beginning."""
     while "<think>" in text and "</think>" in text.split("<think>", 1)[1]:
         before, rest = text.split("<think>", 1)
         if "</think>" in before:

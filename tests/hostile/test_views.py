@@ -1,4 +1,5 @@
-"""Hostile text on its way to a reader: HTML, data for a page, a line of a terminal. It is shown as it is, and nothing of it becomes markup."""
+"""Hostile text on its way to a reader: HTML, data for a page, a line of a terminal. It is shown as
+it is, and nothing of it becomes markup."""
 
 from __future__ import annotations
 
@@ -50,7 +51,8 @@ def asked(text: str) -> Problem:
 
 @pytest.fixture(scope="module")
 def pages(tiny_original):
-    """pages(text) -> {name of a view: its HTML}: every view that can be made without a page, with the text wherever a text can stand."""
+    """pages(text) -> {name of a view: its HTML}: every view that can be made without a page, with
+    the text wherever a text can stand."""
 
     def build(text: str) -> dict[str, str]:
         problem = asked(text)
@@ -124,7 +126,8 @@ def test_half_a_surrogate_pair_does_not_keep_a_notebook_from_being_saved(pages, 
 @example("<a href=//evil.example>x</a>")
 @example("".join(CORPUS))
 def test_no_text_is_a_tag_to_plotly(text):
-    """Which takes `<a href>`, `<b>` and others in every text of a figure for what they are in HTML."""
+    """Which takes `<a href>`, `<b>` and others in every text of a figure for what they are in
+    HTML."""
     pytest.importorskip("plotly")
     figures = [
         Chart(
@@ -168,7 +171,8 @@ def strings(value) -> list[str]:
 
 
 def exported(pages, texts: list[str], folder) -> str:
-    """Every view of every text in one notebook, with what Python prints of charts beside them, converted to a page."""
+    """Every view of every text in one notebook, with what Python prints of charts beside them,
+    converted to a page."""
     nbconvert, nbformat = pytest.importorskip("nbconvert"), pytest.importorskip("nbformat")
     data = [
         {"text/html": found, "text/plain": name}
@@ -225,7 +229,8 @@ def summary() -> str:
 @many(80)
 @given(TEXTS, TEXTS)
 def test_what_pages_are_sent_is_data(summary, text, feedback):
-    """JSON in UTF-8, whatever the model, the judge and an exception say; no HTML is made of it there (the browser's test)."""
+    """JSON in UTF-8, whatever the model, the judge and an exception say; no HTML is made of it
+    there (the browser's test)."""
     sent = []
 
     def keep(message, buffers=None) -> None:
@@ -288,7 +293,8 @@ def test_the_playground_answers_in_data(tiny_original, text, feedback):
 @many(60)
 @given(TEXTS, TEXTS)
 def test_nothing_of_a_text_reaches_a_terminal_raw(capsys, text, feedback):
-    """What is printed of a run, and what is said of a judge that fails: in the exception, and in the warning."""
+    """What is printed of a run, and what is said of a judge that fails: in the exception, and in
+    the warning."""
     run = LiveRun(FakeTrainer(seconds=0, text=text, feedback=feedback), 1)
     run.start()
     run.result(progress=True) if "progress" in LiveRun.result.__code__.co_varnames else run.result()

@@ -1,4 +1,5 @@
-"""Texts that would like to be something else: markup, scripts, a template, a special token, a terminal's command, a path; and how many of them are tried."""
+"""Texts that would like to be something else: markup, scripts, a template, a special token, a
+terminal's command, a path; and how many of them are tried."""
 
 from __future__ import annotations
 
@@ -9,7 +10,8 @@ from html.parser import HTMLParser
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-#: SDPO_LAB_FUZZ=20 tries twenty times as many, other ones each time. The usual run tries the same ones every time.
+#: SDPO_LAB_FUZZ=20 tries twenty times as many, other ones each time. The usual run tries the same
+#: ones every time.
 TIMES = int(os.environ.get("SDPO_LAB_FUZZ", "1"))
 
 CORPUS = (
@@ -202,7 +204,8 @@ def whole(text: str) -> str:
 
 
 class Page(HTMLParser):
-    """What a browser would find: tags and attributes by name, what addresses point to, and the text outside of scripts and styles."""
+    """What a browser would find: tags and attributes by name, what addresses point to, and the text
+    outside of scripts and styles."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -237,7 +240,8 @@ class Page(HTMLParser):
 
 
 def same_shape(hostile: str, plain: str) -> Page:
-    """The page of a hostile text has no tag and no attribute that that of a plain one lacks, as many scripts and styles, and goes nowhere."""
+    """The page of a hostile text has no tag and no attribute that that of a plain one lacks, as
+    many scripts and styles, and goes nowhere."""
     found, expected = Page(hostile), Page(plain)
     assert set(found.tags) <= set(expected.tags), set(found.tags) - set(expected.tags)
     assert found.attributes <= expected.attributes, found.attributes - expected.attributes

@@ -1,4 +1,5 @@
-"""`result()` without a page that answers: a progress line, and in a notebook a picture of the curve, drawn again in place."""
+"""`result()` without a page that answers: a progress line, and in a notebook a picture of the
+curve, drawn again in place."""
 
 from __future__ import annotations
 

@@ -56,7 +56,8 @@ def learning(k):
         (
             run(grad_norm=lambda k: 7.0),
             [
-                "The gradient was clipped in each of the last 10 steps, from about 7 to max_grad_norm=1"
+                "The gradient was clipped in each of the last 10 steps, from about 7 to "
+                "max_grad_norm=1"
             ],
         ),
         (run(grad_norm=lambda k: 7.0 if k < 0.95 else 0.5), []),

@@ -1,4 +1,4 @@
-"""LiveRun measures, saves, is watched and takes calls between two steps: none of it changes the run."""
+"""LiveRun measures, saves, is watched and takes calls between two steps: none changes the run."""
 
 from __future__ import annotations
 

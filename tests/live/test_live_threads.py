@@ -1,4 +1,5 @@
-"""LiveRun among other threads: interrupts, the end of the interpreter, two runs at once, and its progress line."""
+"""LiveRun among other threads: interrupts, the end of the interpreter, two runs at once, and its
+progress line."""
 
 from __future__ import annotations
 

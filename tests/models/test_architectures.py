@@ -1,4 +1,5 @@
-"""One step of training, full and LoRA, also in bfloat16, on small random models of other families."""
+"""One step of training, full and LoRA, also in bfloat16, on small random models of other
+families."""
 
 import copy
 
@@ -57,7 +58,8 @@ def test_one_step_full_and_lora(tiny, family, lora, bf16):
 @pytest.mark.parametrize("ends", [True, False])
 @pytest.mark.parametrize("family", CHAT_FAMILIES)
 def test_the_decode_loop_greedily_equals_generate(tiny, family, ends, monkeypatch):
-    """Prompts of different length side by side, attempts that leave early; and without an end, longer than the room first made for keys and values; sliding windows too."""
+    """Prompts of different length side by side, attempts that leave early; and without an end,
+    longer than the room first made for keys and values; sliding windows too."""
     _, tokenizer = tiny
     model = random_chat_model(family, tokenizer).eval()
     for p in model.parameters():
@@ -83,7 +85,8 @@ def test_the_decode_loop_greedily_equals_generate(tiny, family, ends, monkeypatc
 
 @pytest.mark.parametrize("family", CHAT_FAMILIES)
 def test_lora_on_a_half_precision_base(tiny, family):
-    """The frozen weights may be bfloat16; the adapter, the teacher's copy of it and the loss are float32."""
+    """The frozen weights may be bfloat16; the adapter, the teacher's copy of it and the loss are
+    float32."""
     _, tokenizer = tiny
     model = add_adapter(random_chat_model(family, tokenizer).bfloat16(), lora_config(4))
     trainer = lab.SDPOTrainer(
@@ -131,7 +134,8 @@ def test_a_run_from_a_trained_adapter_starts_with_that_teacher(tiny):
 
 @pytest.mark.parametrize("where", ["head", "embedding"])
 def test_training_only_the_head_or_an_adapter_on_the_embedding(tiny, where):
-    """Nothing below the head has a gradient in the one case; in the other the factors have names of their own."""
+    """Nothing below the head has a gradient in the one case; in the other the factors have names of
+    their own."""
     from peft import LoraConfig
 
     _, tokenizer = tiny
@@ -163,7 +167,8 @@ def test_training_only_the_head_or_an_adapter_on_the_embedding(tiny, where):
 
 
 def test_weights_of_tokens_stay_exact_on_a_half_precision_base(tiny):
-    """A third in bfloat16 is 0.334: the loss must be that of the float32 formula on the same hidden states."""
+    """A third in bfloat16 is 0.334: the loss must be that of the float32 formula on the same hidden
+    states."""
     from sdpo_lab.core.objective import Tokens
     from sdpo_lab.core.rollouts import Rollout
     from sdpo_lab.tasks import Problem

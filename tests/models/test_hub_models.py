@@ -1,4 +1,5 @@
-"""Models from elsewhere: chat templates, what they read, tokenizers that lack something, code that must not run. All offline, on folders of random weights."""
+"""Models from elsewhere: chat templates, what they read, tokenizers that lack something, code that
+must not run. All offline, on folders of random weights."""
 
 import json
 
@@ -12,8 +13,10 @@ from tests.shared.tasks import SMALL, Vowels
 
 #: Qwen3's way: an empty thought unless thinking is asked for.
 THINKING = (
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}<|im_start|>assistant\n"
-    "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}{% if city is defined %}in {{ city }}{% endif %}"
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n"
+    "{% endfor %}<|im_start|>assistant\n"
+    "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>\n"
+    "\n{% endif %}{% if city is defined %}in {{ city }}{% endif %}"
 )
 
 
@@ -165,7 +168,8 @@ def test_attention_can_be_chosen_and_changes_no_number_beyond_rounding(folder):
 
 @pytest.mark.parametrize("family", ["qwen3", "llama", "gemma2"])
 def test_another_family_from_a_folder_of_half_precision_weights(tiny, tmp_path, family):
-    """As a Hub model comes: bfloat16 on disk, float32 here, an adapter, a step, an export that transformers reads."""
+    """As a Hub model comes: bfloat16 on disk, float32 here, an adapter, a step, an export that
+    transformers reads."""
     from transformers import AutoModelForCausalLM
 
     _, tokenizer = tiny

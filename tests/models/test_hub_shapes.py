@@ -1,4 +1,5 @@
-"""The real shapes of models from the Hub, with random weights: one step with an adapter, on a CPU."""
+"""The real shapes of models from the Hub, with random weights: one step with an adapter, on a
+CPU."""
 
 import resource
 import time
@@ -76,7 +77,8 @@ def test_one_step_of_the_real_shape(name, needed):
     assert sum(p.numel() for p in model.parameters()) == expected.parameters + expected.trainable
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(
-        f"{name}: {expected.parameters:,} parameters, {time.perf_counter() - began:.0f} s, at most {peak / GIB:.1f} GiB in this process, "
+        f"{name}: {expected.parameters:,} parameters, {time.perf_counter() - began:.0f} s, "
+        f"at most {peak / GIB:.1f} GiB in this process, "
         f"estimated {expected.total / GIB:.1f}"
     )
 

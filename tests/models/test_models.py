@@ -123,7 +123,8 @@ def test_importing_loads_no_widget_no_plot_and_opens_no_connection():
         "socket.socket.connect = refuse\n"
         "import sdpo_lab as lab\n"
         "lab.load_model(); lab.load_task('toolcall').problems(2)\n"
-        "heavy = [m for m in ('plotly', 'ipywidgets', 'anywidget', 'IPython', 'pandas') if m in sys.modules]\n"
+        "heavy = [m for m in ('plotly', 'ipywidgets', 'anywidget', 'IPython', 'pandas') if "
+        "m in sys.modules]\n"
         "sys.exit(f'loaded {heavy}' if heavy else 0)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

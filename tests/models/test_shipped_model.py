@@ -22,7 +22,8 @@ def test_it_is_weak_alone_and_better_once_it_reads(bench):
 
 
 def test_the_teacher_keeps_four_fifths_of_its_effect_in_words_it_never_saw(bench):
-    """Fifty messages and frames that share no word with any document (`test_held_out_wordings_share_no_word_with_the_documents`)."""
+    """Fifty messages and frames that share no word with any document
+    (`test_held_out_wordings_share_no_word_with_the_documents`)."""
     bare = bench.bare()["accuracy"]
     for parts in (("feedback",), ("solution",)):
         familiar, new = (bench.shown(parts, words)["accuracy"] for words in ("seen", "held out"))
@@ -31,7 +32,8 @@ def test_the_teacher_keeps_four_fifths_of_its_effect_in_words_it_never_saw(bench
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_every_shipped_task_is_within_its_reach_and_its_teacher_is_clearly_better(name):
-    """Some attempts succeed, most fail, and what a teacher can be shown helps: measured afresh on seeds that serve for nothing else."""
+    """Some attempts succeed, most fail, and what a teacher can be shown helps: measured afresh on
+    seeds that serve for nothing else."""
     if name.startswith(PREFIX):
         pytest.importorskip("reasoning_gym")
     report = lab.preflight(

@@ -1,4 +1,5 @@
-"""What a run's folder promises: one history that only grows, checkpoints kept and picked, damage named, nothing lost unasked."""
+"""What a run's folder promises: one history that only grows, checkpoints kept and picked, damage
+named, nothing lost unasked."""
 
 import json
 import re
@@ -105,7 +106,8 @@ def test_a_save_costs_what_is_new(tiny, tmp_path):
 
     early, late = measured(10), measured(1000)
     print(
-        f"a save at step 10: {1000 * early[0]:.0f} ms, {early[1]} bytes of history; at step 1,000: {1000 * late[0]:.0f} ms, {late[1]} bytes"
+        f"a save at step 10: {1000 * early[0]:.0f} ms, {early[1]} bytes of history; at "
+        f"step 1,000: {1000 * late[0]:.0f} ms, {late[1]} bytes"
     )
     assert late[1] <= early[1] + 200 and late[0] < 3 * early[0] + 0.05
 
@@ -158,7 +160,8 @@ def test_going_on_from_an_older_step_loses_the_newer_ones_only_when_told_to(tiny
     past.step()
     with pytest.raises(
         ValueError,
-        match=r"has gone on without this trainer, to checkpoint-000003; saving here would lose checkpoint-000002, checkpoint-000003",
+        match=r"has gone on without this trainer, to checkpoint-000003; saving here would lose "
+        r"checkpoint-000002, checkpoint-000003",
     ):
         past.save(tmp_path / "run", keep=None)
     with pytest.raises(ValueError, match="has gone on without this trainer"):
@@ -251,7 +254,8 @@ def test_a_damaged_history_is_refused_where_it_matters(tiny, tmp_path):
     file.write_bytes(whole[:-5])
     with pytest.raises(
         ValueError,
-        match=rf"history\.jsonl has {len(whole) - 5} bytes where the checkpoint needs {len(whole)}; checkpoint-000001 is whole",
+        match=rf"history\.jsonl has {len(whole) - 5} bytes where the checkpoint needs "
+        rf"{len(whole)}; checkpoint-000001 is whole",
     ):
         resume(tmp_path / "run")
     file.write_bytes(whole[:-5] + b"x" * 5)
@@ -263,7 +267,8 @@ def test_a_damaged_history_is_refused_where_it_matters(tiny, tmp_path):
     file.unlink()
     with pytest.raises(
         ValueError,
-        match=r"history\.jsonl is missing; the weights of the student of checkpoint-000002 are whole",
+        match=r"history\.jsonl is missing; the weights of the student of checkpoint-000002 are "
+        r"whole",
     ):
         resume(tmp_path / "run")
 
@@ -299,7 +304,8 @@ def test_a_run_of_a_later_version_is_neither_read_nor_written_over(tiny, tmp_pat
     ):
         with pytest.raises(
             ValueError,
-            match="has format 3; this version of sdpo_lab reads format 2. Use the version that wrote it, or name another folder$",
+            match="has format 3; this version of sdpo_lab reads format 2. Use the version that "
+            "wrote it, or name another folder$",
         ):
             what()
     assert sorted(tmp_path.rglob("*")) == before
@@ -320,7 +326,8 @@ def test_a_damaged_pointer_is_refused_and_the_line_that_mends_it_does(tiny, tmp_
     (tmp_path / "run" / "latest.json").write_text(text)
     with pytest.raises(
         ValueError,
-        match=rf"latest\.json is damaged \(.*{re.escape(words)}.*checkpoint-000002 is whole: with the line",
+        match=rf"latest\.json is damaged \(.*{re.escape(words)}.*checkpoint-000002 is whole: "
+        rf"with the line",
     ) as refused:
         resume(tmp_path / "run")
     with pytest.raises(ValueError, match=r"latest\.json is damaged.*overwrite=True"):
@@ -341,7 +348,8 @@ def test_format_1_another_model_and_a_missing_checkpoint_are_refused(tiny, tmp_p
     (tmp_path / "old" / "latest.json").write_text(json.dumps({"checkpoint": "checkpoint-000001"}))
     with pytest.raises(
         ValueError,
-        match=r"has format 1; this version reads format 2.*written by sdpo_lab .0\.1\.0.; the weights of the student of checkpoint-000001 are whole",
+        match=r"has format 1; this version reads format 2.*written by sdpo_lab .0\.1\.0.; the "
+        r"weights of the student of checkpoint-000001 are whole",
     ):
         resume(tmp_path / "old")
     with pytest.raises(ValueError, match="holds another run"):
@@ -357,13 +365,15 @@ def test_format_1_another_model_and_a_missing_checkpoint_are_refused(tiny, tmp_p
         patch.setattr(checkpoints, "read_skeleton", wider)
         with pytest.raises(
             ValueError,
-            match=r"with other weights than the \w+ that transformers builds.*model\.norm\.weight.*'transformers'",
+            match=r"with other weights than the \w+ that transformers "
+            r"builds.*model\.norm\.weight.*'transformers'",
         ):
             resume(tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoint-000001")
     with pytest.raises(
         ValueError,
-        match="checkpoint-000001, which latest.json names, is missing in .*; nothing else of the run is whole",
+        match="checkpoint-000001, which latest.json names, is missing in .*; nothing else of the "
+        "run is whole",
     ):
         resume(tmp_path / "run")
 

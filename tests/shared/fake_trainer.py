@@ -1,4 +1,5 @@
-"""A trainer without a model: it has the real records and configuration, and does what a test tells it to."""
+"""A trainer without a model: it has the real records and configuration, and does what a test tells
+it to."""
 
 from __future__ import annotations
 

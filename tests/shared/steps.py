@@ -38,7 +38,8 @@ class Vowels:
 
 
 class Recorder(torch.optim.SGD):
-    """Plain gradient descent that notes the gradient, the learning rate, and the weights after every step."""
+    """Plain gradient descent that notes the gradient, the learning rate, and the weights after
+    every step."""
 
     def __init__(self, model):
         super().__init__([p for p in model.parameters() if p.requires_grad], lr=1.0)

@@ -1,4 +1,5 @@
-"""Tasks of one's own: from lists and functions, with TRL's reward functions, and judges that fail."""
+"""Tasks of one's own: from lists and functions, with TRL's reward functions, and judges that
+fail."""
 
 import copy
 import threading
@@ -69,7 +70,8 @@ def test_too_few_problems_is_an_error_that_says_how_many_there_are():
     have = len(task.pools["train"])
     with pytest.raises(
         ValueError,
-        match=rf"has {have} train problems \(and {10 - have} of the other split\), asked for 30.*generation_batch_size",
+        match=rf"has {have} train problems \(and {10 - have} of the other split\), asked for "
+        rf"30.*generation_batch_size",
     ):
         task.problems(30)
     with pytest.raises(ValueError, match=r"test problems.*evaluate\(n=\.\.\.\).*\"split\""):
@@ -339,7 +341,8 @@ def test_missing_columns_are_none_and_wrong_counts_an_error():
     short = task_from_function(rows, reward_funcs=lambda completions, **c: [0.0])
     with pytest.raises(
         JudgeError,
-        match="failed on 2 attempts together, though on none of them alone: ValueError: .* returned 1 rewards for 2",
+        match="failed on 2 attempts together, though on none of them alone: ValueError: .* "
+        "returned 1 rewards for 2",
     ):
         judge_all(short, short.problems(2), ["", ""])
 
@@ -358,7 +361,8 @@ def test_an_error_names_the_problem_and_the_completion_and_keeps_the_cause():
     p = task.problems(1)[0]
     with pytest.raises(
         JudgeError,
-        match=rf"problem '{p.id}', completion 'bad x+\.\.\. \(5004 characters\)': ZeroDivisionError: division by zero",
+        match=rf"problem '{p.id}', completion 'bad x+\.\.\. \(5004 characters\)': "
+        rf"ZeroDivisionError: division by zero",
     ) as caught:
         task.judge(p, "bad " + "x" * 5000)
     assert isinstance(caught.value.__cause__, ZeroDivisionError) and len(str(caught.value)) < 500
@@ -445,7 +449,8 @@ def test_an_interrupt_is_not_swallowed():
 
 
 def test_a_judge_that_raises_costs_a_run_nothing(fresh):
-    """History and weights stay at the last whole step, the lock is free, and going on gives what an undisturbed run gives."""
+    """History and weights stay at the last whole step, the lock is free, and going on gives what an
+    undisturbed run gives."""
     fail = {"now": False}
 
     def judge(row, completion):

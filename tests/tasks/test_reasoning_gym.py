@@ -16,7 +16,8 @@ pytest.importorskip("reasoning_gym")
 
 #: Data sets that state no answer: any right one is accepted, and 0.1.25 does not write one down.
 NO_ANSWER = {"boxnet", "graph_color", "propositional_logic", "rubiks_cube", "rush_hour"}
-#: Their verifiers give something for words of no sense: a share for the length in common, for a prefix, for being text at all.
+#: Their verifiers give something for words of no sense: a share for the length in common, for a
+#: prefix, for being text at all.
 GENEROUS = {
     "acre": 0.15,
     "palindrome_generation": 0.05,
@@ -129,7 +130,8 @@ def test_too_many_problems_of_a_small_data_set():
     task = rg.ReasoningGym("coin_flip", min_trials=3, max_trials=3)
     with pytest.raises(
         ValueError,
-        match="only about [0-9]+ different test problems with these settings; asked for 5000. .*max_trials",
+        match="only about [0-9]+ different test problems with these settings; asked for 5000. "
+        ".*max_trials",
     ):
         task.problems(5000, "test")
 
@@ -151,7 +153,8 @@ def test_splits_share_no_question_and_evaluations_ask_for_the_same():
 def test_the_same_problems_in_another_process():
     code = (
         "from sdpo_lab.tasks.reasoning_gym import ReasoningGym\n"
-        "print([p.id for name in ('spell_backward', 'group_anagrams', 'syllogism') for p in ReasoningGym(name, 5).problems(3)])"
+        "print([p.id for name in ('spell_backward', 'group_anagrams', 'syllogism') for p "
+        "in ReasoningGym(name, 5).problems(3)])"
     )
     seen = {
         subprocess.run(

@@ -104,7 +104,8 @@ def test_right_wrong_and_broken_attempts():
 
 @strong
 def test_another_reading_fails_and_the_message_shows_it():
-    """Every other reading of every kind: reward 0, and the input, the output and what was expected."""
+    """Every other reading of every kind: reward 0, and the input, the output and what was
+    expected."""
     task = TinyCode(2)
     for kind in KINDS:
         p = problem_of(kind, task)
@@ -123,7 +124,8 @@ def test_another_reading_fails_and_the_message_shows_it():
 
 @strong
 def test_the_sandbox_and_the_trusted_runner_agree():
-    """Documents are made with `run_trusted`, verdicts with the sandbox: the same outcomes, errors and lines included."""
+    """Documents are made with `run_trusted`, verdicts with the sandbox: the same outcomes, errors
+    and lines included."""
     from sdpo_lab.tasks.tinycode import sandbox
 
     rng, task, programs = random.Random(0), TinyCode(0), []

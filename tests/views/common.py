@@ -13,6 +13,7 @@ def tell(dash: Dashboard, kind: str, since: int = 0, seen: int = -1, **more) -> 
 
 
 def answer(dash, kind):
-    """The last answer of a kind that takes longer than a question may: sent with that question when it was fast, else with a later one."""
+    """The last answer of a kind that takes longer than a question may: sent with that question when
+    it was fast, else with a later one."""
     tell(dash, "tick")
     return [message for message in dash.sent if message["kind"] == kind][-1]

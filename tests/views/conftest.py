@@ -11,7 +11,8 @@ from sdpo_lab.views import Dashboard
 
 @pytest.fixture
 def dashboard(fake, monkeypatch):
-    """dashboard(steps=..., **fake trainer): a Dashboard whose messages land in its `.sent`, as JSON that must be valid."""
+    """dashboard(steps=..., **fake trainer): a Dashboard whose messages land in its `.sent`, as JSON
+    that must be valid."""
 
     def build(steps: int = 5, seconds_between_news: float = 1.0, **trainer) -> Dashboard:
         dash = Dashboard(fake(**trainer), steps, seconds_between_news, evaluate_every=0)

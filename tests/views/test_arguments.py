@@ -1,4 +1,5 @@
-"""What the views' methods and functions are given and cannot use: each refuses it in a sentence with the name, the value and what is allowed."""
+"""What the views' methods and functions are given and cannot use: each refuses it in a sentence
+with the name, the value and what is allowed."""
 
 from __future__ import annotations
 
@@ -59,7 +60,7 @@ def test_a_live_run(method, parameter, bad, arguments, fake):
     """Refused before anything is started or saved."""
     run = LiveRun(fake(), 2)
     for value in bad:
-        refused(lambda: getattr(run, method)(**{**arguments, parameter: value}), parameter, value)  # noqa: B023
+        refused(lambda: getattr(run, method)(**{**arguments, parameter: value}), parameter, value)
     assert run.state == "ready" and run.done == 0 and not run.trainer.saves and run._thread is None
 
 
@@ -82,10 +83,10 @@ def test_a_live_run_does_what_is_right(fake, tmp_path):
 @pytest.mark.parametrize("kind", [LiveRun, Dashboard])
 def test_where_a_run_is_saved_and_who_watches(kind, fake):
     for bad in NO_FOLDER:
-        refused(lambda: kind(fake(), 2, folder=bad), "folder", bad)  # noqa: B023
+        refused(lambda: kind(fake(), 2, folder=bad), "folder", bad)
     if kind is Dashboard:
         for bad in (3, "x", [], fake()):
-            refused(lambda: Dashboard(fake(), 2, timeline=bad), "timeline", bad)  # noqa: B023
+            refused(lambda: Dashboard(fake(), 2, timeline=bad), "timeline", bad)
     else:
         refused(lambda: LiveRun(fake(), 2, watchers=["a\x1b[31mb"]), "watchers", "a\x1b[31mb")
 
@@ -94,38 +95,38 @@ def test_what_is_scored_again(fake, scored):
     for name, bad in [
         (name, bad) for name in ("step", "index") for bad in ("1", None, True, 1.5, [])
     ]:
-        refused(lambda: credit_of(fake(), **{"step": 1, "index": 0, name: bad}), name, bad)  # noqa: B023
+        refused(lambda: credit_of(fake(), **{"step": 1, "index": 0, name: bad}), name, bad)
     for bad in (None, 3, "x", {}):
-        refused(lambda: picture(bad), "credit", bad)  # noqa: B023
+        refused(lambda: picture(bad), "credit", bad)
     for bad in ints(0, 20):
-        refused(lambda: picture(scored, bad), "top", bad)  # noqa: B023
+        refused(lambda: picture(scored, bad), "top", bad)
     for bad in (None, 3, "run", {}):
-        refused(lambda: Rewind(bad), "timeline", bad)  # noqa: B023
+        refused(lambda: Rewind(bad), "timeline", bad)
 
 
 def test_pages(scored, tmp_path):
     view = token_view(scored)
     for bad in (None, 3, b"x", "", str(tmp_path), tmp_path):
-        refused(lambda: view.save(bad), "path", bad)  # noqa: B023
+        refused(lambda: view.save(bad), "path", bad)
     for bad in (3, {}, b"x", [3], [None], ["a", "b"], []):
-        refused(lambda: token_view(scored, titles=bad), "titles", bad)  # noqa: B023
+        refused(lambda: token_view(scored, titles=bad), "titles", bad)
     assert view.save(str(tmp_path / "view.html")).is_file()
     group = lab.views.GroupView("q", [], [], 8)
     for bad in (None, 3, "", tmp_path):
-        refused(lambda: group.save(bad), "path", bad)  # noqa: B023
+        refused(lambda: group.save(bad), "path", bad)
 
 
 def test_curves(fake):
     run = fake()
     run.step()
     for name, bad in [(name, bad) for name in ("title", "note") for bad in NO_TEXT]:
-        refused(lambda: curve(run.history, **{name: bad}), name, bad)  # noqa: B023
+        refused(lambda: curve(run.history, **{name: bad}), name, bad)
     for name, bad in [(name, bad) for name in ("metric", "note") for bad in NO_TEXT] + [
         ("window", bad) for bad in ints(1, 10_000)
     ]:
-        refused(lambda: compare({"a": run.history}, **{name: bad}), name, bad)  # noqa: B023
+        refused(lambda: compare({"a": run.history}, **{name: bad}), name, bad)
     for bad in (None, 3, "12", b"12"):
-        refused(lambda: smooth(bad, 2), "values", bad)  # noqa: B023
+        refused(lambda: smooth(bad, 2), "values", bad)
 
 
 def test_charts():
@@ -133,9 +134,9 @@ def test_charts():
     for name, bad in [
         (name, bad) for name in ("title", "x_title", "y_title", "note") for bad in NO_TEXT
     ]:
-        refused(lambda: Chart(**{"title": "t", "lines": [line], name: bad}), name, bad)  # noqa: B023
+        refused(lambda: Chart(**{"title": "t", "lines": [line], name: bad}), name, bad)
     for bad in (None, 3, line, "x", ["x"], [[0, 1]]):
-        refused(lambda: Chart("t", bad), "lines", bad)  # noqa: B023
+        refused(lambda: Chart("t", bad), "lines", bad)
     for bad in (
         3,
         "01",
@@ -149,18 +150,18 @@ def test_charts():
         (None, 1),
         (),
     ):
-        refused(lambda: Chart("t", [line], y_range=bad), "y_range", bad)  # noqa: B023
+        refused(lambda: Chart("t", [line], y_range=bad), "y_range", bad)
     refused(lambda: Chart("t", [line], marks=["x"]), "marks", ["x"])
     for name, bad in [
         (name, bad) for name in ("title", "unit", "note", "colour") for bad in NO_TEXT
     ] + [("values", [1.0]), ("values", None)]:
-        refused(lambda: Bars(**{"title": "t", "values": {"a": 1.0}, name: bad}), name, bad)  # noqa: B023
+        refused(lambda: Bars(**{"title": "t", "values": {"a": 1.0}, name: bad}), name, bad)
     refused(lambda: Bars("t", {"a": "1"}), "values", "1")
 
 
 def test_blame():
     for bad in (None, 3, "0", [1.5], ["a\x1b[31mb"], [-1], [HUGE]):
-        refused(lambda: Blame(["a", "b"], bad), "blamed", bad)  # noqa: B023
+        refused(lambda: Blame(["a", "b"], bad), "blamed", bad)
     refused(lambda: Blame(["a\x1b[31m", 3]), "tokens", ["a\x1b[31m", 3])
 
 
@@ -181,11 +182,11 @@ def test_a_playground(tiny_original):
             ),
             "completion",
             bad,
-        )  # noqa: B023
+        )
     pg = Playground(*tiny_original, task, problems=1, config=config)
     for bad in (None, 3, "x", []):
-        refused(lambda: pg.score(bad), "asked", bad)  # noqa: B023
-        refused(lambda: pg.write(bad), "asked", bad)  # noqa: B023
+        refused(lambda: pg.score(bad), "asked", bad)
+        refused(lambda: pg.write(bad), "asked", bad)
     for name, bad in [
         ("problem", 7),
         ("problem", "a\x1b[31mb"),
@@ -193,5 +194,5 @@ def test_a_playground(tiny_original):
         ("preset", "no such"),
         ("preset", ["x"]),
     ]:
-        refused(lambda: pg.score({"problem": 0, "attempt": 0, name: bad}), name, bad)  # noqa: B023
+        refused(lambda: pg.score({"problem": 0, "attempt": 0, name: bad}), name, bad)
     assert math.isfinite(pg.score({"problem": 0, "attempt": 0, "preset": "nothing"})["sum"])

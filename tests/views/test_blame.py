@@ -1,4 +1,5 @@
-"""The kernel's half of the blame widget: what is blamed, what is refused, and what a page without a kernel shows."""
+"""The kernel's half of the blame widget: what is blamed, what is refused, and what a page without a
+kernel shows."""
 
 from __future__ import annotations
 

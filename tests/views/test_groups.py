@@ -1,4 +1,5 @@
-"""The group view: who got what, who demonstrates to whom, who is masked and why; and that looking changes nothing."""
+"""The group view: who got what, who demonstrates to whom, who is masked and why; and that looking
+changes nothing."""
 
 from __future__ import annotations
 

@@ -42,7 +42,8 @@ class Task:
 
 @pytest.fixture
 def build(tiny, monkeypatch):
-    """build(**arguments): a Playground whose messages land in its `.sent`, as JSON that must be valid."""
+    """build(**arguments): a Playground whose messages land in its `.sent`, as JSON that must be
+    valid."""
 
     def build(task=None, model=None, **arguments) -> Playground:
         arguments = {
@@ -351,7 +352,8 @@ def test_the_page_never_makes_html_of_text():
 
 
 def test_its_styles_leave_the_token_view_alone():
-    """Both have rules for classes; a name in both would meet where one stands in the other. Marks of right and wrong are always `.mark.good` here."""
+    """Both have rules for classes; a name in both would meet where one stands in the other. Marks
+    of right and wrong are always `.mark.good` here."""
     folder = Path(playground.__file__).parent / "static"
     ours, theirs = (
         set(re.findall(r"\.([a-z][a-z-]+)", re.sub(r"/\*.*?\*/", "", (folder / name).read_text())))

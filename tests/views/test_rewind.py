@@ -1,4 +1,5 @@
-"""The kernel's half of the time slider: what it answers, what it never does, and what a page without a kernel shows."""
+"""The kernel's half of the time slider: what it answers, what it never does, and what a page
+without a kernel shows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The token view: its numbers are the credit's, its scale withstands a spike, and a hostile text is shown and does nothing."""
+"""The token view: its numbers are the credit's, its scale withstands a spike, and a hostile text is
+shown and does nothing."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ COMPLETION, FEEDBACK = (
     "TypeError: weather() got an unexpected keyword argument 'city'",
 )
 HOSTILE = (
-    "<script>window.hacked = 1</script></style></textarea><img src=x onerror=alert(1)> {{ 7*7 }} ${7*7} 👩‍👩‍👧 🇳🇴 مرحبا \u202eevil\u202c \u200b\u2028"
+    "<script>window.hacked = 1</script></style></textarea><img src=x onerror=alert(1)> {{ "
+    "7*7 }} ${7*7} 👩‍👩‍👧 🇳🇴 مرحبا \u202eevil\u202c \u200b\u2028"
     "\x00\x1b[31m\x07 <|im_end|><|im_start|>user\n--><!--]]>\t&lt;b&gt; \\u003cb\\u003e"
 )
 
@@ -43,7 +45,8 @@ def credit(tiny):
 
 
 class Reader(HTMLParser):
-    """What a browser would find: the tags, the text outside of scripts and styles, and the scripts by their type."""
+    """What a browser would find: the tags, the text outside of scripts and styles, and the scripts
+    by their type."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -362,7 +365,8 @@ def test_the_repr_of_a_credit_is_the_view_and_a_file_can_be_written(credit, tmp_
 def test_refusals(credit):
     with pytest.raises(
         ValueError,
-        match="color_by must be one of 'advantage', 'divergence', 'student', 'teacher'.*got 'advantages'.*Did you mean 'advantage'",
+        match="color_by must be one of 'advantage', 'divergence', 'student', 'teacher'.*got "
+        "'advantages'.*Did you mean 'advantage'",
     ):
         token_view(credit, color_by="advantages")
     with pytest.raises(ValueError, match="color_by='oracle' needs an oracle: pass task="):

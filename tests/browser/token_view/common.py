@@ -34,7 +34,8 @@ QUANTITIES = [
 
 
 def scored(tiny_original, text, seed=0, feedback=FEEDBACK):
-    """A credit with differences as a trained model has them: most tokens untouched, some moved by nats; and with an oracle."""
+    """A credit with differences as a trained model has them: most tokens untouched, some moved by
+    nats; and with an oracle."""
     model, tokenizer = tiny_original
     c = lab.credit(model, tokenizer, PROBLEM, text, feedback=feedback)
     generator = torch.Generator().manual_seed(seed)
@@ -74,10 +75,12 @@ class Shown:
 
     def at(self, attempt: int, t: int) -> bool:
         """Is this the token the keyboard is on, the selected one, and the only one Tab leads to?"""
-        return self.token(
-            attempt, t
-        ).evaluate("""e => e === document.activeElement && e.ariaSelected === "true"
-            && e.closest("[data-testid=sdpo-tokens]").querySelectorAll(".token[tabindex='0'], .token[aria-selected=true]").length === 1""")
+        return self.token(attempt, t).evaluate("""e => {
+            const tokens = e.closest("[data-testid=sdpo-tokens]");
+            const reached = ".token[tabindex='0'], .token[aria-selected=true]";
+            return e === document.activeElement && e.ariaSelected === "true"
+                && tokens.querySelectorAll(reached).length === 1;
+        }""")
 
 
 # -- measuring

@@ -18,7 +18,8 @@ def view(tiny_original):
 
 @pytest.fixture
 def open_page(browser, shots, tmp_path, request):
-    """open_page(html, width, dark): a page from a file in a browser without network; what it asks of the network or throws fails the test."""
+    """open_page(html, width, dark): a page from a file in a browser without network; what it asks
+    of the network or throws fails the test."""
     contexts, wrong, pages = [], [], []
 
     def build(text: str, width: int = 1000, dark: bool = False, height: int = 800):

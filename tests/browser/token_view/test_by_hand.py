@@ -74,7 +74,8 @@ def test_hover_shows_click_keeps_keys_move(view, open_page):
     assert shown.root.get_by_test_id("text").nth(0).locator('[aria-selected="true"]').count() == 1
     # what a screen reader is told
     assert re.match(
-        r"student [\d.e−]+, rank \d+; teacher [\d.e−]+, rank \d+\. Most likely for the student: .+; for the teacher: .+\.$",
+        r"student [\d.e−]+, rank \d+; teacher [\d.e−]+, rank \d+\. Most likely for the "
+        r"student: .+; for the teacher: .+\.$",
         shown.root.get_by_test_id("spoken").evaluate("e => e.textContent"),
         re.DOTALL,
     )
@@ -90,7 +91,8 @@ def test_the_label_of_a_token(view, open_page):
         says = (
             "teacher leaves it as it is"
             if abs(advantage) < 0.005
-            else f"teacher {'lowers' if advantage < 0 else 'raises'} it by {abs(advantage):.2f} nats"
+            else f"teacher {'lowers' if advantage < 0 else 'raises'} it by {abs(advantage):.2f} "
+            f"nats"
         )
         label = shown.token(0, t).get_attribute("aria-label")
         assert label.startswith(f"token {t + 1} of {len(a['tokens'])}: '{token}', ") and (
@@ -123,7 +125,8 @@ def test_another_quantity(view, open_page):
         colours.add(
             tuple(
                 shown.root.locator(".token").evaluate_all(
-                    "all => all.map((e) => getComputedStyle(e).backgroundColor + getComputedStyle(e).backgroundImage)"
+                    "all => all.map((e) => getComputedStyle(e).backgroundColor + "
+                    "getComputedStyle(e).backgroundImage)"
                 )
             )
         )
@@ -169,7 +172,8 @@ def test_the_prompts_unfold(view, open_page):
 def test_update_select_and_destroy(view, tiny_original, open_page, root):
     script, style = source("dom.js", "token_view.js"), source("token_view.css")
     page = open_page(
-        f"<!DOCTYPE html><meta charset=utf-8><style>{style}</style><div id=here></div><script>{script}</script>"
+        f"<!DOCTYPE html><meta charset=utf-8><style>{style}</style><div "
+        f"id=here></div><script>{script}</script>"
     )
     other = token_view(scored(tiny_original, TEXTS[0] + "!", 9), color_by="student").data
     page.evaluate(

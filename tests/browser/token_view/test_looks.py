@@ -170,7 +170,8 @@ def test_a_long_attempt_is_drawn_at_once(tiny_original, open_page, root):
             a[name] = (values * 2)[:512]
     script, style = source("dom.js", "token_view.js"), source("token_view.css")
     page = open_page(
-        f"<!DOCTYPE html><meta charset=utf-8><style>{style}</style><div id=here></div><script>{script}</script>"
+        f"<!DOCTYPE html><meta charset=utf-8><style>{style}</style><div "
+        f"id=here></div><script>{script}</script>"
     )
     times = page.evaluate(
         """([data]) => [0, 1, 2, 3, 4].map(() => {

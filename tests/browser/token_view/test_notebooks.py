@@ -19,7 +19,8 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 
 
 def test_on_the_default_model(open_page, shots, root):
-    """What a reader meets: the attempts of a shipped model at one problem of its task, with the oracle."""
+    """What a reader meets: the attempts of a shipped model at one problem of its task, with the
+    oracle."""
     model, tokenizer = lab.load_model()
     task = lab.load_task("toolcall", seed=100)
     groups = [lab.rollout(model, tokenizer, [p], 8, seed=1) for p in task.problems(12, seed=3)]
@@ -137,7 +138,8 @@ def test_in_jupyterlab(view, jupyter, browser, shots, root):
     cells = write(
         folder,
         "run.ipynb",
-        "import json\nfrom sdpo_lab.views.tokens import TokenView\nview = TokenView(json.load(open('view.json')))\nview",
+        "import json\nfrom sdpo_lab.views.tokens import TokenView\n"
+        "view = TokenView(json.load(open('view.json')))\nview",
         "view",
         "1 + 1",
     )

@@ -40,17 +40,18 @@ RESOURCES: dict[str, tuple[str, object]] = {
         "Timeout",
     ),
     "signal handlers": (
-        "import signal\nfor s in range(1, 65):\n try: signal.signal(s, signal.SIG_IGN)\n except (OSError, ValueError): pass\ndef f(*a):\n while True: pass",
+        "import signal\nfor s in range(1, 65):\n try: signal.signal(s, signal.SIG_IGN)\n"
+        " except (OSError, ValueError): pass\ndef f(*a):\n while True: pass",
         ("Timeout", "ModuleNotFoundError"),
     ),
     "signal handlers in C": (
-        C
-        + "for s in range(1, 65): libc.signal(s, ctypes.c_void_p(1))\ndef f(*a):\n while True: pass",
+        C + "for s in range(1, 65): libc.signal(s, ctypes.c_void_p(1))\ndef f(*a):\n"
+        " while True: pass",
         "Timeout",
     ),
     "blocked signals": (
-        C
-        + "libc.sigfillset(m := ctypes.create_string_buffer(128)); libc.sigprocmask(0, m, None)\ndef f(*a):\n while True: pass",
+        C + "libc.sigfillset(m := ctypes.create_string_buffer(128)); libc.sigprocmask(0, m, "
+        "None)\ndef f(*a):\n while True: pass",
         "Timeout",
     ),
     "alarm": (
@@ -71,8 +72,8 @@ RESOURCES: dict[str, tuple[str, object]] = {
         ("MemoryError", "Timeout", "Killed"),
     ),
     "memory in C": (
-        C
-        + "libc.mmap.restype = ctypes.c_void_p\nlibc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t] + [ctypes.c_int] * 3 + [ctypes.c_long]\n"
+        C + "libc.mmap.restype = ctypes.c_void_p\nlibc.mmap.argtypes = [ctypes.c_void_p, "
+        "ctypes.c_size_t] + [ctypes.c_int] * 3 + [ctypes.c_long]\n"
         "def f(*a): return libc.mmap(None, 10**10, 3, 0x22, -1, 0) == 2**64 - 1",
         Returned(True),
     ),
@@ -80,11 +81,13 @@ RESOURCES: dict[str, tuple[str, object]] = {
     "list of 10**8": ("def f(*a): return [0] * 10**8", ("MemoryError", "Timeout")),
     "list of 10**7": ("def f(*a): return [0] * 10**7", ("OutputLimit", "Timeout")),
     "zip bomb": (
-        "import zlib\ndef f(*a):\n d = zlib.compress(bytes(10**8))\n return zlib.decompress(d * 100)",
+        "import zlib\ndef f(*a):\n d = zlib.compress(bytes(10**8))\n"
+        " return zlib.decompress(d * 100)",
         ("ModuleNotFoundError", "MemoryError", "Timeout", "Unsupported"),
     ),
     "memory that is caught": (
-        "def f(*a):\n x = []\n while True:\n  try: x.append(bytearray(10**6))\n  except MemoryError: pass",
+        "def f(*a):\n x = []\n while True:\n  try: x.append(bytearray(10**6))\n"
+        "  except MemoryError: pass",
         "Timeout",
     ),
     "recursion": ("def f(*a): return f(*a)", "RecursionError"),
@@ -93,11 +96,13 @@ RESOURCES: dict[str, tuple[str, object]] = {
         ("RecursionError", "MemoryError", "Killed", "Timeout"),
     ),
     "recursion in C": (
-        "import sys\nsys.setrecursionlimit(2**31 - 1)\nclass A:\n def __getattr__(self, n): return getattr(self, n)\ndef f(*a): return A().x",
+        "import sys\nsys.setrecursionlimit(2**31 - 1)\nclass A:\n"
+        " def __getattr__(self, n): return getattr(self, n)\ndef f(*a): return A().x",
         ("RecursionError", "MemoryError", "Killed", "Timeout"),
     ),
     "deep repr": (
-        "import sys\nsys.setrecursionlimit(10**8)\ndef f(*a):\n x = []\n for _ in range(10**6): x = [x]\n return len(repr(x))",
+        "import sys\nsys.setrecursionlimit(10**8)\ndef f(*a):\n x = []\n"
+        " for _ in range(10**6): x = [x]\n return len(repr(x))",
         ("RecursionError", "MemoryError", "Killed", "Timeout"),
     ),
     "deep destruction": (
@@ -152,8 +157,8 @@ RESOURCES: dict[str, tuple[str, object]] = {
         REFUSED,
     ),
     "openat2 in C": (
-        C
-        + "def f(folder, canary, *a): return call(437, 437, -100, text(canary), ctypes.create_string_buffer(24), 24)",
+        C + "def f(folder, canary, *a): return call(437, 437, -100, text(canary), "
+        "ctypes.create_string_buffer(24), 24)",
         REFUSED,
     ),
     "open by handle": (
@@ -161,14 +166,15 @@ RESOURCES: dict[str, tuple[str, object]] = {
         REFUSED,
     ),
     "file descriptors that were never opened": (
-        "import os\ndef f(*a):\n found = []\n for d in range(4, 300):\n  try: os.fstat(d); found.append(d)\n"
+        "import os\ndef f(*a):\n found = []\n for d in range(4, 300):\n"
+        "  try: os.fstat(d); found.append(d)\n"
         "  except OSError: pass\n return found",
         Returned([]),
     ),
     "chroot": ("import os\ndef f(*a): os.chroot('/')", "Forbidden"),
     "mount": (
-        C
-        + "def f(folder, *a): return call(165, 40, text('none'), text(folder), text('tmpfs'), 0, None)",
+        C + "def f(folder, *a): return call(165, 40, text('none'), text(folder), "
+        "text('tmpfs'), 0, None)",
         REFUSED,
     ),
     "umount": (C + "def f(folder, *a): return call(166, 39, text(folder), 0)", REFUSED),
@@ -180,7 +186,8 @@ RESOURCES: dict[str, tuple[str, object]] = {
         REFUSED,
     ),
     "multiprocessing.shared_memory": (
-        "def f(*a):\n from multiprocessing import shared_memory\n shared_memory.SharedMemory(create=True, size=10)",
+        "def f(*a):\n from multiprocessing import shared_memory\n"
+        " shared_memory.SharedMemory(create=True, size=10)",
         "ModuleNotFoundError",
     ),
     "io_uring": (
@@ -196,13 +203,13 @@ RESOURCES: dict[str, tuple[str, object]] = {
         "Forbidden",
     ),
     "memory of the parent in C": (
-        C
-        + "def f(folder, canary, pid, port): return call(310, 270, pid, ctypes.create_string_buffer(16), 1, ctypes.create_string_buffer(16), 1, 0)",
+        C + "def f(folder, canary, pid, port): return call(310, 270, pid, "
+        "ctypes.create_string_buffer(16), 1, ctypes.create_string_buffer(16), 1, 0)",
         REFUSED,
     ),
     "writing to the parent's memory": (
-        C
-        + "def f(folder, canary, pid, port): return call(311, 271, pid, ctypes.create_string_buffer(16), 1, ctypes.create_string_buffer(16), 1, 0)",
+        C + "def f(folder, canary, pid, port): return call(311, 271, pid, "
+        "ctypes.create_string_buffer(16), 1, ctypes.create_string_buffer(16), 1, 0)",
         REFUSED,
     ),
     "own environment": ("import os\ndef f(*a): return dict(os.environ)", Returned({})),
@@ -216,23 +223,25 @@ RESOURCES: dict[str, tuple[str, object]] = {
         REFUSED,
     ),
     "connect on every descriptor": (
-        C
-        + "import struct\ndef f(folder, canary, pid, port):\n to = struct.pack('<H', 2) + struct.pack('>H', port) + bytes([127, 0, 0, 1]) + bytes(8)\n"
+        C + "import struct\ndef f(folder, canary, pid, port):\n"
+        " to = struct.pack('<H', 2) + struct.pack('>H', port) + bytes([127, 0, 0, 1]) + "
+        "bytes(8)\n"
         " return all(call(42, 203, d, to, 16) == [-1, 1] for d in range(10))",
         Returned(True),
     ),
     "bind on every descriptor": (
-        C
-        + "def f(*a): return all(call(49, 200, d, bytes([2]) + bytes(15), 16) == [-1, 1] for d in range(10))",
+        C + "def f(*a): return all(call(49, 200, d, bytes([2]) + bytes(15), 16) == [-1, 1] for "
+        "d in range(10))",
         Returned(True),
     ),
     "name lookup": (
-        C
-        + "def f(*a): return libc.getaddrinfo(text('example.org'), None, None, ctypes.byref(ctypes.c_void_p())) != 0",
+        C + "def f(*a): return libc.getaddrinfo(text('example.org'), None, None, "
+        "ctypes.byref(ctypes.c_void_p())) != 0",
         Returned(True),
     ),
     "http": (
-        "def f(*a):\n import urllib.request\n return urllib.request.urlopen('http://127.0.0.1').read()",
+        "def f(*a):\n import urllib.request\n return "
+        "urllib.request.urlopen('http://127.0.0.1').read()",
         "ModuleNotFoundError",
     ),
 }

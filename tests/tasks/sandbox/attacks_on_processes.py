@@ -15,8 +15,8 @@ PROCESSES: dict[str, tuple[str, object]] = {
         "Timeout",
     ),
     "fork in C": (
-        C
-        + "def f(*a): return call(57 if platform_machine == 'x86_64' else 220, 220, 17, 0, 0, 0, 0)",
+        C + "def f(*a): return call(57 if platform_machine == 'x86_64' else 220, 220, 17, 0, "
+        "0, 0, 0)",
         REFUSED,
     ),
     "clone3": (
@@ -26,7 +26,8 @@ PROCESSES: dict[str, tuple[str, object]] = {
     "vfork": (C + "def f(*a): return call(58, 220, 0x4111, 0, 0, 0, 0)", REFUSED),
     "threads": ("import _thread\ndef f(*a): _thread.start_new_thread(print, ())", "RuntimeError"),
     "daemon thread that outlives": (
-        "def f(*a):\n import threading, time\n threading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n return 1",
+        "def f(*a):\n import threading, time\n threading.Thread(target=time.sleep, "
+        "args=(60,), daemon=True).start()\n return 1",
         ("RuntimeError", "ModuleNotFoundError"),
     ),
     "execve": ("import os\ndef f(*a): os.execv('/bin/sh', ['sh', '-c', 'sleep 60'])", "Forbidden"),
@@ -73,8 +74,8 @@ PROCESSES: dict[str, tuple[str, object]] = {
     "another filter": (C + "def f(*a): return call(317, 277, 1, 0, None)", REFUSED),
     "namespaces": (C + "def f(*a): return call(272, 97, 0x10000000)", REFUSED),
     "kernel module, reboot, clock, keys, bpf": (
-        C
-        + "def f(*a): return [call(*n, 0, 0, 0, 0, 0, 0)[1] for n in ((313, 273), (169, 142), (227, 112), (250, 219), (321, 280), (298, 241), (323, 282))]",
+        C + "def f(*a): return [call(*n, 0, 0, 0, 0, 0, 0)[1] for n in ((313, 273), (169, "
+        "142), (227, 112), (250, 219), (321, 280), (298, 241), (323, 282))]",
         Returned([1] * 7),
     ),
     "ioctl on every descriptor": (
@@ -97,7 +98,9 @@ PROCESSES: dict[str, tuple[str, object]] = {
         ("OutputLimit", "Forbidden"),
     ),
     "garbage to every descriptor": (
-        "import os\ndef f(*a):\n for d in range(64):\n  try: os.write(d, b'\\xff\\x00{[' * 99 + b'\\n')\n  except OSError: pass\n return 1",
+        "import os\ndef f(*a):\n for d in range(64):\n"
+        "  try: os.write(d, b'\\xff\\x00{[' * 99 + b'\\n')\n  except OSError: pass\n"
+        " return 1",
         ("Forbidden", "Returned"),
     ),
     "half a line": ("import os\ndef f(*a): os.write(3, b'{\"value\": '); os._exit(0)", "Killed"),
@@ -106,7 +109,8 @@ PROCESSES: dict[str, tuple[str, object]] = {
         Returned(42),
     ),
     "a forged report that nests": (
-        "import os\ndef f(*a): os.write(3, b'[' * 60000 + b'\\n' + b'[' * 60000 + b'\\n'); os._exit(0)",
+        "import os\ndef f(*a): os.write(3, b'[' * 60000 + b'\\n' + b'[' * 60000 + b'\\n'); "
+        "os._exit(0)",
         ("Forbidden", "Killed"),
     ),
     "closing the report": ("import os\ndef f(*a):\n os.close(3)\n while True: pass", "Killed"),
@@ -144,7 +148,8 @@ PROCESSES: dict[str, tuple[str, object]] = {
     ),
     "exception whose str is huge": ("def f(*a): raise ValueError('x' * 10**7)", "ValueError"),
     "exception whose name is no string": (
-        "class M(type):\n @property\n def __name__(c): return 5\nclass E(Exception, metaclass=M): pass\ndef f(*a): raise E('x')",
+        "class M(type):\n @property\n def __name__(c): return 5\n"
+        "class E(Exception, metaclass=M): pass\ndef f(*a): raise E('x')",
         "Exception",
     ),
     "exception with a cycle": (
@@ -160,12 +165,14 @@ PROCESSES: dict[str, tuple[str, object]] = {
         ("Returned", "ModuleNotFoundError"),
     ),
     "object with __del__": (
-        "class A:\n def __del__(self):\n  while True: pass\ndef f(*a):\n global keep\n keep = A()\n return 1",
+        "class A:\n def __del__(self):\n  while True: pass\ndef f(*a):\n global keep\n"
+        " keep = A()\n return 1",
         (Returned(1), "Timeout"),
     ),
     # its own process
     "patched builtins": (
-        "import builtins\nfor n in ('len', 'sum', 'type', 'str', 'isinstance', 'repr'): setattr(builtins, n, lambda *a: 1)\ndef f(*a): return 7",
+        "import builtins\nfor n in ('len', 'sum', 'type', 'str', 'isinstance', 'repr'): "
+        "setattr(builtins, n, lambda *a: 1)\ndef f(*a): return 7",
         ANY + ("Exception", "TypeError"),
     ),
     "patched json": (
@@ -177,20 +184,24 @@ PROCESSES: dict[str, tuple[str, object]] = {
         ("Timeout", "Killed", "Returned"),
     ),
     "patched server": (
-        "import sys\nm = sys.modules['__main__']\nm.run_attempt = m.describe = m.lock_down = lambda *a: 0\nm.pack = lambda v: 42\ndef f(*a): return 7",
+        "import sys\nm = sys.modules['__main__']\nm.run_attempt = m.describe = m.lock_down "
+        "= lambda *a: 0\nm.pack = lambda v: 42\ndef f(*a): return 7",
         Returned(42),
     ),
     "frames of the server": (
-        "import sys\ndef f(*a):\n g = sys._getframe(1).f_globals\n g['pack'] = lambda v: 42\n return 7",
+        "import sys\ndef f(*a):\n g = sys._getframe(1).f_globals\n"
+        " g['pack'] = lambda v: 42\n return 7",
         (Returned(7), Returned(42)),
     ),
     "functions of the server by gc": (
-        "import gc, types\nfor o in gc.get_objects():\n if type(o) is types.FunctionType and o.__name__ in ('pack', 'run', 'probe'):\n"
+        "import gc, types\nfor o in gc.get_objects():\n"
+        " if type(o) is types.FunctionType and o.__name__ in ('pack', 'run', 'probe'):\n"
         "  o.__code__ = (lambda *a: 42).__code__\ndef f(*a): return 7",
         ANY + ("TypeError",),
     ),
     "back to the server's loop": (
-        "import os, sys\ndef out(*a): raise SystemError\nos._exit = out\ndef f(*a):\n sys.settrace(out)\n return 1",
+        "import os, sys\ndef out(*a): raise SystemError\nos._exit = out\ndef f(*a):\n"
+        " sys.settrace(out)\n return 1",
         ANY + ("SystemError", "Exception"),
     ),
     "settrace": (
@@ -216,7 +227,8 @@ PROCESSES: dict[str, tuple[str, object]] = {
         "Error",
     ),
     "subclasses of object": (
-        "def f(*a):\n for c in ().__class__.__base__.__subclasses__():\n  if c.__name__ == 'FileIO': return c('/etc/passwd').read()\n"
+        "def f(*a):\n for c in ().__class__.__base__.__subclasses__():\n"
+        "  if c.__name__ == 'FileIO': return c('/etc/passwd').read()\n"
         " import _io\n return _io.FileIO('/etc/passwd').read()",
         "Forbidden",
     ),

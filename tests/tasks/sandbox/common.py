@@ -106,6 +106,7 @@ ALONE = f"""
 import os, sys, types
 for name in ("sdpo_lab", "sdpo_lab.tasks"):
     sys.modules[name] = types.ModuleType(name)
-    sys.modules[name].__path__ = [os.path.join({str(Path(module.__file__).parents[3])!r}, *name.split("."))]
+    root = {str(Path(module.__file__).parents[3])!r}
+    sys.modules[name].__path__ = [os.path.join(root, *name.split("."))]
 from sdpo_lab.tasks.sandbox import Program, Sandbox, isolation
 """

@@ -93,7 +93,8 @@ def test_there_are_many_attacks():
 @strong_only
 @pytest.mark.skipif(platform.machine() not in server.MACHINES, reason="numbers of system calls")
 def test_every_other_system_call_is_refused(box):
-    """All numbers, not only those we thought of; once more with the bit of x32, which names other calls by the same numbers."""
+    """All numbers, not only those we thought of; once more with the bit of x32, which names other
+    calls by the same numbers."""
     column = server.MACHINES[platform.machine()][0]
     allowed = {n[column] for n in server.ALLOWED.values()}
     allowed |= (
@@ -103,8 +104,8 @@ def test_every_other_system_call_is_refused(box):
         [n + 0x40000000 for n in range(600)] if platform.machine() == "x86_64" else []
     )
     code = (
-        C
-        + "def f(numbers): return [n for n in numbers if (libc.syscall(n, 0, 0, 0, 0, 0, 0), ctypes.get_errno()) != (-1, 1)]"
+        C + "def f(numbers): return [n for n in numbers if (libc.syscall(n, 0, 0, 0, 0, 0, 0), "
+        "ctypes.get_errno()) != (-1, 1)]"
     )
     assert run_one(box, code, (numbers,)) == [Returned([])]
 
@@ -119,7 +120,8 @@ def test_calls_of_another_architecture_kill(box):
 libc.mmap.restype = ctypes.c_void_p
 def f():
     page = libc.mmap(None, 4096, 7, 0x22, -1, 0)
-    ctypes.memmove(page, bytes([0xb8, 20, 0, 0, 0, 0xcd, 0x80, 0xc3]), 8)   # mov eax, getpid; int 0x80; ret
+    # mov eax, getpid; int 0x80; ret
+    ctypes.memmove(page, bytes([0xb8, 20, 0, 0, 0, 0xcd, 0x80, 0xc3]), 8)
     return ctypes.CFUNCTYPE(ctypes.c_int)(page)()
 """
     )

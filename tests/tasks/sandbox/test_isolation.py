@@ -55,11 +55,15 @@ def test_without_strong_isolation_it_refuses(monkeypatch):
 
 @strong_only
 def test_where_filters_are_forbidden_it_notices():
-    """As in a container whose own filter refuses ours: a process that may not call prctl(PR_SET_SECCOMP)."""
+    """As in a container whose own filter refuses ours: a process that may not call
+    prctl(PR_SET_SECCOMP)."""
     script = f"""{ALONE}
 import ctypes, struct
 number = {{"x86_64": 157, "aarch64": 167}}[os.uname().machine]
-code = [(0x20, 0, 0, 0), (0x15, 0, 3, number), (0x20, 0, 0, 16), (0x15, 0, 1, 22), (0x06, 0, 0, 0x50001), (0x06, 0, 0, 0x7FFF0000)]
+code = [
+    (0x20, 0, 0, 0), (0x15, 0, 3, number), (0x20, 0, 0, 16), (0x15, 0, 1, 22),
+    (0x06, 0, 0, 0x50001), (0x06, 0, 0, 0x7FFF0000),
+]
 block = ctypes.create_string_buffer(b"".join(struct.pack("<HBBI", *c) for c in code))
 program = ctypes.create_string_buffer(struct.pack("<HxxxxxxQ", len(code), ctypes.addressof(block)))
 libc = ctypes.CDLL(None)

@@ -192,7 +192,8 @@ def test_the_end_of_the_interpreter_leaves_nothing(end, tmp_path):
         import threading, time
         box = Sandbox(seconds=30, workers=2, allow_weak=True)
         box.run([Program("def f(): return 1", "f", ((),))] * 2)
-        threading.Thread(target=box.run, args=([Program("def f():\\n while True: pass", "f", ((),))],), daemon=True).start()
+        endless = [Program("def f():\\n while True: pass", "f", ((),))]
+        threading.Thread(target=box.run, args=(endless,), daemon=True).start()
         time.sleep(0.2)
         print(*[w.process.pid for w in box._pool.workers], flush=True)
         {end}

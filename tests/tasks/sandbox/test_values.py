@@ -102,7 +102,10 @@ def test_types_survive_exactly(box, value):
 
 
 def test_exceptions_say_type_message_line_and_source(box):
-    code = "import math\n\ndef g(x):\n    return 1 / x   # here\n\ndef f(x):\n    if x == 3:\n        raise KeyError('a key')\n    return sorted([x, x], key=g)\n"
+    code = (
+        "import math\n\ndef g(x):\n    return 1 / x   # here\n\ndef f(x):\n    if x == 3:\n"
+        "        raise KeyError('a key')\n    return sorted([x, x], key=g)\n"
+    )
     outcomes = box.run([Program(code, "f", ((0,), (3,), ("a",), (1,)))])[0]
     assert outcomes[0] == Raised(
         "ZeroDivisionError", "division by zero", 4, "return 1 / x   # here"
@@ -186,7 +189,8 @@ def test_verdicts_repeat(box):
 def test_usual_modules_are_there(box):
     code = """
     from __future__ import annotations
-    import math, string, itertools, functools, collections, re, heapq, bisect, operator, statistics, random, datetime, typing, dataclasses, json
+    import math, string, itertools, functools, collections, re, heapq, bisect, operator, statistics
+    import random, datetime, typing, dataclasses, json
     import copy, enum, fractions, decimal, textwrap, collections.abc, calendar, time
     @dataclasses.dataclass
     class Point:
@@ -199,10 +203,14 @@ def test_usual_modules_are_there(box):
         d = datetime.datetime.strptime('2024-02-29', '%Y-%m-%d') + datetime.timedelta(days=1)
         print('hello', flush=True)
         time.sleep(0.001)
-        return [str(Point(1)), Colour.RED.name, P(1, 2).b, d.isoformat(), '\\N{BULLET}', 'é'.encode('latin-1').hex(), 'a'.encode('utf-16-le').hex(),
-                str(fractions.Fraction(1, 3) + 1), str(decimal.Decimal('0.1') + 1), json.dumps({'a': [1.5]}), statistics.median([3, 1, 2]),
-                re.sub(r'(\\w+)', lambda m: m[1].upper(), x), sorted(itertools.permutations('ab')), copy.deepcopy([1, [2]]), f'{1234567.5:,.2f}', len(str(10**4000)),
-                textwrap.shorten('a b c', 3, placeholder=''), string.ascii_letters[:2], datetime.datetime.now().year > 2000]
+        return [str(Point(1)), Colour.RED.name, P(1, 2).b, d.isoformat(), '\\N{BULLET}',
+                'é'.encode('latin-1').hex(), 'a'.encode('utf-16-le').hex(),
+                str(fractions.Fraction(1, 3) + 1), str(decimal.Decimal('0.1') + 1),
+                json.dumps({'a': [1.5]}), statistics.median([3, 1, 2]),
+                re.sub(r'(\\w+)', lambda m: m[1].upper(), x), sorted(itertools.permutations('ab')),
+                copy.deepcopy([1, [2]]), f'{1234567.5:,.2f}', len(str(10**4000)),
+                textwrap.shorten('a b c', 3, placeholder=''), string.ascii_letters[:2],
+                datetime.datetime.now().year > 2000]
     """
     (outcome,) = run_one(box, code, ("a b",))
     assert isinstance(outcome, Returned), outcome

@@ -45,7 +45,8 @@ DIAL = (0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.35, 0.5)
 
 @pytest.mark.parametrize("base", DIAL)
 def test_base_accuracy_is_what_the_dial_says(base):
-    """Few combinations exist, so one convention may miss by a step; the mean over seeds lies within a factor 1.6."""
+    """Few combinations exist, so one convention may miss by a step; the mean over seeds lies within
+    a factor 1.6."""
     accuracies = [prior_accuracy(ToolCall(seed, base_accuracy=base)) for seed in range(12)]
     mean = sum(accuracies) / len(accuracies)
     assert base / 1.6 <= mean <= base * 1.6, accuracies

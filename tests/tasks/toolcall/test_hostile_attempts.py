@@ -127,7 +127,8 @@ BRACKETS = [
 
 @pytest.mark.parametrize("piece", BRACKETS)
 def test_no_text_is_slow_to_parse(piece):
-    """The parser of some Python versions is exponential in nested brackets; the limit on depth keeps that out."""
+    """The parser of some Python versions is exponential in nested brackets; the limit on depth
+    keeps that out."""
     begun = time.perf_counter()
     for n in (10, 20, 21, 4000 // len(piece)):
         for end in ("", "1", "a b", "= 1", ")" * n, "]" * n):

@@ -55,7 +55,8 @@ def test_ids_are_unique_and_stable():
     problems = ToolCall().problems(2000, "train", seed=0)
     assert len({p.id for p in problems}) == len(set(texts(problems))) == 2000
     assert problems[0].id == ToolCall(seed=9, calls=1).problems(1, "train", seed=0)[0].id
-    # written down: the sampling noise of recorded runs hangs on ids, so a change here makes records unrepeatable
+    # written down: the sampling noise of recorded runs hangs on ids, so a change here makes records
+    # unrepeatable
     assert [p.id for p in ToolCall().problems(3, "train", seed=0)] == WRITTEN_IDS
 
 

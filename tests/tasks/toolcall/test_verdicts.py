@@ -91,8 +91,8 @@ def test_among_several_calls_the_line_is_named_and_the_first_error_said():
     assert task.judge(problem, right).reward == 1
     said = task.judge(problem, right.replace("pieces=", "count=")).feedback
     assert (
-        said
-        == "line 2: TypeError: order() got an unexpected keyword argument 'count' (accepted: goods, pieces)"
+        said == "line 2: TypeError: order() got an unexpected keyword argument 'count' (accepted: "
+        "goods, pieces)"
     )
     assert task.judge(problem, "weather(a=1)\norder(b=2)").feedback.startswith("line 1: ")
     assert (

@@ -43,7 +43,8 @@ def call_of(tool: str, ranks: tuple) -> str:
 
 
 def brute_force(tool: str, level: int, reward: str, seen: list) -> dict:
-    """{ranks: probability}: the prior of the conventions under which the real judge says all that was `seen`."""
+    """{ranks: probability}: the prior of the conventions under which the real judge says all that
+    was `seen`."""
     problem, kept = ask(tool), {}
     for p, ranks in combinations(BY_NAME[tool]):
         task = task_with({tool: names_of(BY_NAME[tool], ranks)}, level, reward)

@@ -44,7 +44,8 @@ def test_the_chain_steps_as_the_posterior_does(level, tool):
 def simulate(
     task: ToolCall, attempts: int, batch: int, group: int, within: str, rng: random.Random
 ) -> list[float]:
-    """The learner played out with the real judge: accuracy after 0, `batch`, 2 `batch`, ... attempts."""
+    """The learner played out with the real judge: accuracy after 0, `batch`, 2 `batch`, ...
+    attempts."""
     posterior, curve = Posterior.of(task), []
     problems = {t.name: ask_any(t) for t in task.tools}
     for done in range(0, attempts + 1, batch):
@@ -129,7 +130,8 @@ def test_more_feedback_needs_fewer_attempts_and_the_accepted_names_fewest(base):
         learner_curve(ToolCall(feedback=level, base_accuracy=base), 600, conventions=10)
         for level in range(4)
     ]
-    # names are never shared between the arguments of a tool, so to know which are accepted is to know all; setting 3 tells one at a time
+    # names are never shared between the arguments of a tool, so to know which are accepted is to
+    # know all; setting 3 tells one at a time
     for less, more in ((0, 1), (1, 3), (3, 2)):
         assert (curves[less].accuracy <= curves[more].accuracy + 1e-9).all()
         assert curves[less].needed() >= curves[more].needed()
@@ -157,7 +159,8 @@ def test_a_larger_batch_never_helps_and_distinct_attempts_do():
 
 
 def test_a_setting_of_the_curve_by_hand():
-    """Accepted names known after one attempt at each tool: 1 - (7/8)^n, and of batches of 8 problems 1 - (7/8)^8k."""
+    """Accepted names known after one attempt at each tool: 1 - (7/8)^n, and of batches of 8
+    problems 1 - (7/8)^8k."""
     task = ToolCall(feedback=2)
     n = np.arange(65)
     assert learner_curve(task, 64).accuracy == pytest.approx(1 - (7 / 8) ** n)
@@ -171,7 +174,8 @@ def test_a_setting_of_the_curve_by_hand():
 
 
 def test_a_single_tool_by_hand():
-    """Every attempt is this tool's: by reward alone the learner goes down the list, one a batch or a batch at once."""
+    """Every attempt is this tool's: by reward alone the learner goes down the list, one a batch or
+    a batch at once."""
     for base in (0.01, 0.05, 0.2):
         task = ToolCall(feedback=0, novelty="tool", base_accuracy=base)
         problem, posterior, place = ask_any(task.tools[0]), Posterior.of(task), 0

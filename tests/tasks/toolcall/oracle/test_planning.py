@@ -17,11 +17,12 @@ from tests.tasks.toolcall.oracle.common import VALUES, ask, call_of, task_with
 
 
 def planner(tool: str, level: int, conventions: list[tuple[float, tuple]], goal: str):
-    """(best, greedy): functions of n, the largest expected value of n attempts and that of the greedy learner, by dynamic programming
-    over everything that can be known.
+    """(best, greedy): functions of n, the largest expected value of n attempts and that of the
+    greedy learner, by dynamic programming over everything that can be known.
 
-    goal "final": accuracy of the most probable call after n attempts; "sum": how many of the n attempts are right.
-    Attempts are every call of the tool's names in both orders, shorter ones, and each with a name twice over.
+    goal "final": accuracy of the most probable call after n attempts; "sum": how many of the n
+    attempts are right. Attempts are every call of the tool's names in both orders, shorter ones,
+    and each with a name twice over.
     """
     arguments, problem = BY_NAME[tool].arguments, ask(tool)
     texts = []
@@ -32,9 +33,8 @@ def planner(tool: str, level: int, conventions: list[tuple[float, tuple]], goal:
             for k in range(len(pairs) + 1)
             for some in itertools.permutations(pairs, k)
         ]
-        texts.append(
-            f"{tool}({', '.join(f'{n}={VALUES[tool][a.role]!r}' for a, n in zip(arguments[::-1], names))})"
-        )  # values swapped
+        swapped = [VALUES[tool][a.role] for a in arguments[::-1]]
+        texts.append(f"{tool}({', '.join(f'{n}={v!r}' for v, n in zip(swapped, names))})")
     texts = list(dict.fromkeys(texts))
     judges = [task_with({tool: names_of(BY_NAME[tool], r)}, level) for _, r in conventions]
     prior = [p for p, _ in conventions]
@@ -102,8 +102,9 @@ def test_no_plan_is_worse_than_greed_and_greed_looks_one_step_ahead(level, goal)
 
 
 def test_how_far_a_planner_gets_beyond_greed():
-    """The largest gap within seven attempts at one tool, all fourteen conventions. None at setting 2; at 3 an attempt that
-    cannot be right (values swapped, say) makes the judge point at the doubtful name."""
+    """The largest gap within seven attempts at one tool, all fourteen conventions. None at setting
+    2; at 3 an attempt that cannot be right (values swapped, say) makes the judge point at the
+    doubtful name."""
     for goal, gaps in (("final", (0.0016, 0, 0.0394)), ("sum", (0.0016, 0, 0))):
         for level, gap in zip((1, 2, 3), gaps):
             best, greedy = planner("weather", level, FULL, goal)
