@@ -329,3 +329,12 @@ def test_the_readmes_numbers_are_those_of_the_records(root):
     for name, write in measured["PARTS"].items():
         text = (root / name).read_text(encoding="utf-8")
         assert text.split(measured["START"])[1].split(measured["END"])[0] == write(), name
+
+
+def test_no_test_file_is_long():
+    """Above 500 lines it is divided by subject."""
+    lengths = {
+        str(p.relative_to(ROOT)): len(p.read_text(encoding="utf-8").splitlines())
+        for p in (ROOT / "tests").rglob("*.py")
+    }
+    assert {name: n for name, n in lengths.items() if n > 500} == {}
