@@ -14,6 +14,7 @@ def two_threads():
     torch.set_num_threads(before)
 
 
+@pytest.mark.timing  # of two threads each waits for the other: they want both cores
 def test_two_runs_on_two_threads_are_equal_to_the_last_bit(two_threads):
     """Large enough that torch divides its work: gradients must not be added up in the order in
     which threads happen to finish."""

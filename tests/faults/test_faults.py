@@ -1,4 +1,4 @@
-"""Interrupts, faults of a save, a judge that raises or hangs, gradients and disks: nothing is lost."""
+"""Interrupts, faults of a save, a judge that raises or hangs, gradients, disks: nothing is lost."""
 
 from __future__ import annotations
 
