@@ -109,7 +109,7 @@ def ours(mode: str, tokens: int):
         weights = token_weights(torch.ones(ROWS, tokens // ROWS), active, "all_rows")[chosen]
         hidden = completion_hidden(student, [prompts[i] for i in chosen], some)
         read = teacher.read([shown[i] for i in chosen], some, 1.0, False)
-        t = Tokens.of(rollouts, weights.flatten(), torch.zeros(len(chosen)), {}, hidden)
+        t = Tokens.of(rollouts, weights.flatten(), torch.zeros(len(chosen)), None, hidden)
         return backward(
             config, hidden, lambda h: token_logits(student, h), read, t, VOCABULARY
         ).item()

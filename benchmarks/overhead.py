@@ -31,9 +31,9 @@ COLUMNS = {
 def one(length: int, steps: int) -> dict:
     import sdpo_lab as lab
     from sdpo_lab.core import loop as room
-    from sdpo_lab.core import rollouts, scoring, teachers
+    from sdpo_lab.core import sampling, scoring, teachers
 
-    rollouts.end_ids = lambda model, tokenizer: {-1}  # nothing ends an attempt
+    sampling.end_ids = lambda model, tokenizer: {-1}  # nothing ends an attempt
     spent, tokens = {"student": 0.0, "teacher": 0.0}, {"student": 0, "teacher": 0}
 
     def timed(function, name):
@@ -48,7 +48,7 @@ def one(length: int, steps: int) -> dict:
 
     def counted(function, name):
         def call(model, prompts, completions, bf16=False):
-            prefixes, of = scoring.share(prompts)
+            prefixes, of = scoring.shared_prefixes(prompts)
             tokens[name] += sum(map(len, prefixes)) + sum(
                 len(p) + len(c) - len(prefixes[k]) for p, c, k in zip(prompts, completions, of)
             )

@@ -30,7 +30,7 @@ def loss(vocabulary: int, hidden_size: int = 64, tokens: int = 4096) -> dict:
 
     from sdpo_lab.core.config import SDPOConfig
     from sdpo_lab.core.objective import LOGITS_AT_ONCE, Tokens, backward
-    from sdpo_lab.core.scoring import Project
+    from sdpo_lab.core.scoring import LinearInPlaceGrad
 
     torch.manual_seed(0)
     heads = [torch.nn.Linear(hidden_size, vocabulary, bias=False) for _ in range(2)]
@@ -45,8 +45,8 @@ def loss(vocabulary: int, hidden_size: int = 64, tokens: int = 4096) -> dict:
         ids=torch.randint(0, vocabulary, (tokens,)),
         rows=torch.zeros(tokens, dtype=torch.long),
         weights=ones / tokens,
-        shown=ones,
-        rewards=0 * ones,
+        distill_mask=ones,
+        group_advantages=0 * ones,
     )
 
     def teacher(part: slice) -> torch.Tensor:
@@ -58,7 +58,7 @@ def loss(vocabulary: int, hidden_size: int = 64, tokens: int = 4096) -> dict:
     backward(
         config,
         hidden * 1,
-        lambda part: Project.apply(part, heads[0].weight),
+        lambda part: LinearInPlaceGrad.apply(part, heads[0].weight),
         teacher,
         t,
         vocabulary,
@@ -78,9 +78,9 @@ def step(group: int, length: int, width: int = 128, steps: int = 3) -> dict:
     import torch
 
     import sdpo_lab as lab
-    from sdpo_lab.core import rollouts
+    from sdpo_lab.core import sampling
 
-    rollouts.end_ids = lambda model, tokenizer: {-1}
+    sampling.end_ids = lambda model, tokenizer: {-1}
 
     class Told:
         def __init__(self, task):

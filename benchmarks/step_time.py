@@ -175,7 +175,7 @@ def parts(steps: int) -> dict:
     after another.
     """
     from sdpo_lab.core import loop as room
-    from sdpo_lab.core import rollouts, teachers
+    from sdpo_lab.core import sampling, teachers
 
     spent, calls = dict.fromkeys(FLOORS["sdpo"], 0.0), {"sampling": 0}
 
@@ -192,16 +192,16 @@ def parts(steps: int) -> dict:
         setattr(module, name, call)
 
     trainer = our_trainer("sdpo")
-    draw = rollouts.draw
+    draw = sampling.draw
 
     def counted(*arguments):
         calls["sampling"] += 1
         return draw(*arguments)
 
     trainer.train(WARM_UP, progress=False)
-    rollouts.draw = counted
+    sampling.draw = counted
     for module, name, part in (
-        (room, "rollout", "sampling"),
+        (room, "sample_rollouts", "sampling"),
         (room, "completion_hidden", "student"),
         (room, "backward", "student"),
         (teachers, "completion_hidden", "teacher"),

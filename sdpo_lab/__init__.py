@@ -4,7 +4,7 @@ arXiv 2601.20802)."""
 import importlib
 from typing import Any
 
-from sdpo_lab import _moved, tasks, views
+from sdpo_lab import _moved, losses, tasks, views
 from sdpo_lab._version import __version__
 from sdpo_lab.analysis.contexts import contexts
 from sdpo_lab.analysis.credit import Credit, credit
@@ -13,7 +13,6 @@ from sdpo_lab.analysis.familiarity import Familiarity, familiarity
 from sdpo_lab.analysis.preflight import Preflight, preflight
 from sdpo_lab.analysis.rescoring import teacher_attempts
 from sdpo_lab.analysis.timeline import Timeline
-from sdpo_lab.core import losses
 from sdpo_lab.core.config import SDPOConfig
 from sdpo_lab.core.records import History, StepRecord
 from sdpo_lab.core.rollouts import Rollout, rollout

@@ -24,7 +24,6 @@ MOVED = {
     "errors": "core.checks",
     "evaluation": "analysis.evaluation",
     "faults": "core.resilience",
-    "losses": "core.losses",
     "memory": "models.memory",
     "metrics": "core.records",
     "model_files": "runs.model_files",
@@ -75,6 +74,15 @@ WHAT_IF = {
 NAMES = {
     "analysis.what_if": WHAT_IF,
     "errors": {"check_rollouts": "core.rollouts"},
+    "rollouts": {
+        "context_length": "core.sampling",
+        "draw": "core.sampling",
+        "noise": "core.sampling",
+        "noise_key": "core.sampling",
+        "pad_left": "core.sampling",
+        "positions": "core.sampling",
+        "sample": "core.sampling",
+    },
     "records": {
         "FORMAT": "runs.recorded",
         "RunRecord": "runs.recorded",

@@ -20,6 +20,8 @@ ROOMS = [
     "_repo",
     "sdpo_min",
     "core",
+    "losses",
+    "_old_names",
     "models",
     "tasks",
     "runs",

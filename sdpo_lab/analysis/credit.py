@@ -17,7 +17,8 @@ from sdpo_lab.core.chat import encode_chat, encode_plain, render
 from sdpo_lab.core.checks import check_kind, check_model, check_range, check_text, shown
 from sdpo_lab.core.config import SDPOConfig
 from sdpo_lab.core.reprompt import teacher_messages
-from sdpo_lab.core.rollouts import Rollout, context_length
+from sdpo_lab.core.rollouts import Rollout
+from sdpo_lab.core.sampling import context_length
 from sdpo_lab.core.task import Problem
 from sdpo_lab.core.teachers import Teacher
 

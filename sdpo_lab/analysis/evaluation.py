@@ -12,7 +12,8 @@ import torch
 
 from sdpo_lab.core.config import SDPOConfig
 from sdpo_lab.core.reprompt import encode_teacher, reprompt
-from sdpo_lab.core.rollouts import context_length, group_rollouts, judge_rollouts, rollout
+from sdpo_lab.core.rollouts import group_rollouts, judge_rollouts, rollout
+from sdpo_lab.core.sampling import context_length
 from sdpo_lab.core.task import Problem, Task, draw_problems, judge_all
 from sdpo_lab.core.teachers import Teacher
 

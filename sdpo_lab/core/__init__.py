@@ -1,1 +1,4 @@
-"""Everything a step touches, and nothing else: no file, no widget, no shipped task. Nothing here imports a room above."""
+"""Everything a step touches, and nothing else: no file, no widget, no shipped task.
+
+Nothing here imports a room above. `loop` is where to begin.
+"""

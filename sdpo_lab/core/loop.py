@@ -1,4 +1,16 @@
-"""The loop: sample, judge, reprompt, score twice, one update. SDPO, GRPO, and mixtures of their losses."""
+"""The loop of SDPO and GRPO. `Loop.step` is one step, in eight stages:
+
+1. problems           of the task
+2. attempts           a group at each problem, sampled from the student
+3. verdicts           a reward, and feedback in words
+4. two prompts        the student's question; the same with what the teacher is shown
+5. two scorings       of the same tokens, by the student and by the slow teacher
+6. loss               from the two, token by token (SDPO); from the reward (GRPO); or both
+7. update             one or several optimiser steps
+8. slow teacher       follows the student
+
+Against a trainer of GRPO there is no reference model and no KL to it; new are 4, 5 and 8.
+"""
 
 from __future__ import annotations
 
@@ -6,59 +18,56 @@ import math
 import random
 import threading
 import time
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from statistics import fmean as mean
-from typing import Any, NamedTuple
+from functools import partial
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from sdpo_lab.core import losses
+from sdpo_lab.core.batch import Batch, Update
 from sdpo_lab.core.chat import encode_chat
-from sdpo_lab.core.checks import check_model, check_task, unknown_names
+from sdpo_lab.core.checks import (
+    check_model,
+    check_task,
+    check_trainable,
+    unknown_names,
+    warn_caller,
+)
 from sdpo_lab.core.config import LIVE_FIELDS, SDPOConfig, no_policy_term, on_policy
 from sdpo_lab.core.objective import Tokens, backward, chunks
-from sdpo_lab.core.records import History, StepRecord, summary
+from sdpo_lab.core.records import History, StepRecord, summary, update_metrics
 from sdpo_lab.core.reprompt import encode_teacher, reprompt
-from sdpo_lab.core.resilience import halved_once, interrupts_wait
+from sdpo_lab.core.resilience import (
+    interrupts_wait,
+    retry_with_fewer_groups,
+    retry_with_smaller_micro_batch,
+)
 from sdpo_lab.core.rollouts import (
     Rollout,
     check_rollouts,
-    context_length,
     group_rollouts,
     judge_rollouts,
-    rollout,
+    sample_rollouts,
 )
+from sdpo_lab.core.sampling import SamplingParams, context_length
 from sdpo_lab.core.scoring import check_scoring, completion_hidden, completion_mask, token_logits
-from sdpo_lab.core.task import Task, draw_problems
+from sdpo_lab.core.task import Problem, Task, draw_problems
 from sdpo_lab.core.teachers import Teacher
 
-#: After this many steps in a row whose loss or gradient is not finite, training stops with a diagnosis.
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+#: After this many steps in a row whose loss or gradient is not finite, training stops.
 MAX_BAD_STEPS = 3
-#: What a step decides of an attempt; given attempts start without.
-UNDECIDED = dict(
-    teacher_messages=[],
-    shown_solution="",
-    shown_feedback="",
-    shown_attempt="",
-    demonstration=None,
-    active=False,
-    why="",
-)
-
-
-class Update(NamedTuple):
-    """One optimiser step."""
-
-    loss: float
-    grad_norm: float  #: before clipping
-    shortened: int  #: attempts whose teacher was shown a shortened text
-    good: bool  #: finite, and so applied
 
 
 class Loop:
-    """The loop of SDPO and GRPO, without anything around it: `SDPOTrainer`, which builds on it, is what users take; see there for the arguments.
+    """The loop without anything around it. `SDPOTrainer`, which builds on it, is what users take;
+    its docstring has the arguments.
 
     Dropout is off in both passes, where the official code leaves it on in the student's.
     """
@@ -67,59 +76,48 @@ class Loop:
     LIVE_FIELDS = LIVE_FIELDS
 
     def __init__(
-        self, model: Any, tokenizer: Any, task: Task, config: SDPOConfig | None = None
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        task: Task,
+        config: SDPOConfig | None = None,
     ) -> None:
-        config = SDPOConfig.preset("laptop") if config is None else config
-        if not isinstance(config, SDPOConfig):
+        c = SDPOConfig.preset("laptop") if config is None else config
+        if not isinstance(c, SDPOConfig):
             raise TypeError(
-                f"config must be an SDPOConfig, got {type(config).__name__}; SDPOConfig.preset('laptop') is a start"
+                f"config must be an SDPOConfig, got {type(c).__name__}; "
+                "SDPOConfig.preset('laptop') is a start"
             )
         check_task(task)
         check_model(model, tokenizer)
-        half = {
-            str(p.dtype)
-            for p in model.parameters()
-            if p.requires_grad and p.dtype not in (torch.float32, torch.float64)
-        }
-        if half:
-            raise ValueError(
-                f"trainable weights must be float32, these are {', '.join(half)}: small updates vanish in half precision. "
-                "Use model.float() and, on a GPU, bf16=True"
-            )
-        self.model, self.tokenizer, self.task, self.config = model, tokenizer, task, config
-        self.teacher = (
-            Teacher(model, config.teacher_model_kind, config.teacher_update_rate)
-            if config.distillation_weight > 0
-            else None
-        )
-        parameters = [p for p in model.parameters() if p.requires_grad]
-        if not parameters:
-            raise ValueError(
-                "no weight of the model is trainable; call model.requires_grad_(True), or add an adapter"
-            )
+        check_trainable(model)
         check_scoring(model)
-        # one kernel for all weights on a GPU; on a CPU the plain loop, which rounds as it always did
-        self.optimizer = torch.optim.AdamW(
-            parameters,
-            lr=config.learning_rate,
-            weight_decay=config.weight_decay,
+        self.model, self.tokenizer, self.task, self.config = model, tokenizer, task, c
+        self.teacher: Teacher | None = None
+        if c.distillation_weight > 0:
+            self.teacher = Teacher(model, c.teacher_model_kind, c.teacher_update_rate)
+        # one kernel for all weights on a GPU; on a CPU the plain loop, which rounds as it did
+        self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(
+            [p for p in model.parameters() if p.requires_grad],
+            lr=c.learning_rate,
+            weight_decay=c.weight_decay,
             fused=model.device.type == "cuda" or None,
         )
         self.history = History()
         self.vocabulary = model.get_output_embeddings().weight.shape[0]
-        self.skipped_steps = self.bad_steps = self.optimizer_steps = self.halved = 0
-        self.together = (
-            config.generation_batch_size // config.num_generations
-        )  # groups sampled at once: fewer give the same attempts, so no checkpoint has it
-        self.lock = (
-            threading.RLock()
-        )  # a step, an evaluation and a change never overlap, whatever thread they come from
+        self.skipped_steps = self.bad_steps = self.optimizer_steps = 0
+        # what memory allows; fewer groups give the same attempts, so no checkpoint has their number
+        self.halved = 0
+        self.groups_at_once = c.generation_batch_size // c.num_generations
+        # a step, an evaluation and a change never overlap, whatever thread they come from
+        self.lock = threading.RLock()
 
     def apply(self, **fields: Any) -> None:
         """Change live fields from the next step on; checked at once, logged in `history.changes`.
 
-        A change that does nothing in this combination is a warning. Where `distillation_weight` falls to 0 the teacher is
-        given up; where it rises from 0, and where `teacher_model_kind` becomes another, a teacher starts from the student's weights of that moment.
+        A change that does nothing in this combination is a warning. Where `distillation_weight`
+        falls to 0 the teacher is given up. Where it rises from 0, and where `teacher_model_kind`
+        becomes another, a teacher starts from the student's weights of that moment.
         """
         if not fields:
             return
@@ -138,274 +136,238 @@ class Loop:
         while True:
             yield self.step()
 
-    def step(self, rollouts: list[Rollout] | None = None) -> StepRecord:
-        """One step, on fresh attempts or on given ones: whole groups, attempts at the same problem side by side.
+    # -- one step ---------------------------------------------------------------------------------
 
-        Given attempts are copied; those without a reward are judged. Raises TypeError or ValueError, and has changed nothing, for one that no step can use:
-        token ids that the model does not have, a reward that is not finite, a text that is none (`rollouts.check_rollouts`). A step in which no attempt is active changes
-        nothing and is counted in `skipped_steps`. Raises FloatingPointError after `MAX_BAD_STEPS` steps in a row with a
-        loss or gradient that is not finite; such a step is not applied. Whatever else is raised on the way, the history
-        is that of the last whole step, and the weights are those of the last whole optimiser step. An interrupt from the keyboard
-        during the update is raised at its end, when the step is whole (a second one at once); any earlier, the step has changed nothing.
+    def step(self, rollouts: list[Rollout] | None = None) -> StepRecord:
+        """One step, on fresh attempts or on given ones.
+
+        Given attempts are whole groups, those at the same problem side by side. They are copied,
+        and those without a reward are judged. Raises TypeError or ValueError, and has changed
+        nothing, for one that no step can use: token ids that the model does not have, a reward that
+        is not finite, a text that is not a string (`rollouts.check_rollouts`).
+
+        A step in which no attempt is active changes nothing and is counted in `skipped_steps`.
+        Raises FloatingPointError after `MAX_BAD_STEPS` steps in a row with a loss or gradient that
+        is not finite; such a step is not applied. Whatever else is raised on the way, the history
+        is that of the last whole step, and the weights are those of the last whole optimiser step.
+        An interrupt from the keyboard during the update is raised at its end, when the step is
+        whole (a second one at once); any earlier, the step has changed nothing.
         """
         with self.lock:
-            began, number, given = time.perf_counter(), len(self.history) + 1, rollouts is not None
-            rollouts = check_rollouts(rollouts if given else self.sample(number), self.vocabulary)
-            rollouts = [replace(r, **UNDECIDED) for r in rollouts] if given else rollouts
+            began, number = time.perf_counter(), len(self.history) + 1
+            # 1. problems, 2. attempts: a group at each problem, or those that were given
+            rollouts = self.sample(number) if rollouts is None else self.given(rollouts)
+            # 3. verdicts: a reward each, and feedback that says in words what was wrong
             groups = group_rollouts(judge_rollouts(self.task, rollouts))
-            advantages = self.prepare(groups, number)
+            # 4. two prompts: the teacher is shown a sibling's success or the feedback (SDPO)
+            self.build_teacher_contexts(groups, number)
+            advantages = self.compute_advantages(groups)  # from the rewards (GRPO)
             with interrupts_wait():
-                loss, metrics = self.update(rollouts, advantages)
+                # 5. two scorings, 6. loss, 7. update, 8. slow teacher
+                loss, update = self.update(rollouts, advantages)
+                # the record, of attempts that were sampled before the update
+                metrics = summary(rollouts, groups, self.config) | update
                 reward = sum(r.reward for r in rollouts) / len(rollouts)
-                record = StepRecord(
-                    number,
-                    reward,
-                    loss,
-                    summary(rollouts, groups, self.config) | metrics,
-                    rollouts,
-                    time.perf_counter() - began,
-                )
+                seconds = time.perf_counter() - began
+                record = StepRecord(number, reward, loss, metrics, rollouts, seconds)
                 self.history.append(record)
             self.step_done()
-        if self.bad_steps >= MAX_BAD_STEPS:
-            raise FloatingPointError(
-                f"the loss or its gradient was not finite in {self.bad_steps} steps in a row, up to step {number}; none was applied. "
-                f"Usually the learning rate ({self.config.learning_rate:g}) is too high: start again from the last good "
-                f"weights (resume() an earlier checkpoint) with a third of it, apply(learning_rate={self.config.learning_rate / 3:.2g})"
-            )
+        self.stop_when_diverged()
         return record
 
     def step_done(self) -> None:
-        """Called at the end of every whole step, on the thread that took it. Nothing is done here: `SDPOTrainer` saves itself."""
+        """Called at the end of every whole step, on its thread. `SDPOTrainer` saves itself here."""
+
+    def stop_when_diverged(self) -> None:
+        if self.bad_steps < MAX_BAD_STEPS:
+            return
+        rate = self.config.learning_rate
+        raise FloatingPointError(
+            f"the loss or its gradient was not finite in {self.bad_steps} steps in a row, up to "
+            f"step {len(self.history)}; none was applied. Usually the learning rate ({rate:g}) is "
+            "too high: start again from the last good weights (resume() an earlier checkpoint) "
+            f"with a third of it, apply(learning_rate={rate / 3:.2g})"
+        )
+
+    # -- 1. problems, 2. attempts -----------------------------------------------------------------
 
     def sample(self, number: int) -> list[Rollout]:
         """Fresh attempts of step `number`, not judged yet."""
         c = self.config
-        problems = draw_problems(
-            self.task,
-            c.generation_batch_size // c.num_generations,
-            "train",
-            c.seed * 1_000_003 + number,
-        )
+        count = c.generation_batch_size // c.num_generations
+        problems = draw_problems(self.task, count, "train", seed=c.seed * 1_000_003 + number)
+        return self.sample_groups(problems, number)
 
-        def draw() -> list[Rollout]:
-            return rollout(
-                self.model,
-                self.tokenizer,
-                problems,
-                c.num_generations,
-                c.temperature,
-                c.seed,
-                step=number,
-                batch_size=self.together * c.num_generations,
-                max_completion_length=c.max_completion_length,
-                top_p=c.top_p,
-                bf16=c.bf16,
-            )
-
-        def halve(groups: int) -> None:
-            self.together = groups
-
-        return halved_once(
-            draw,
-            min(self.together, len(problems)),
-            halve,
-            self.together < len(problems),
-            "groups sampled together",
-            "Lower num_generations or max_completion_length, or take a smaller model",
-        )
-
-    def prepare(self, groups: list[list[Rollout]], number: int) -> torch.Tensor:
-        """Decide who takes part: contexts for the teacher (SDPO), advantages (GRPO), (B,)."""
+    @retry_with_fewer_groups
+    def sample_groups(self, problems: list[Problem], number: int) -> list[Rollout]:
         c = self.config
-        advantages = torch.cat(
-            [
-                losses.group_advantages(
-                    torch.tensor([[r.reward for r in g]], dtype=torch.float64), c.scale_rewards
-                )[0]
-                for g in groups
-            ]
+        return sample_rollouts(
+            self.model,
+            self.tokenizer,
+            problems,
+            SamplingParams(c.temperature, c.top_p, c.max_completion_length, c.bf16),
+            num_generations=c.num_generations,
+            batch_size=self.groups_at_once * c.num_generations,
+            seed=c.seed,
+            step=number,
         )
-        for g in groups:
-            if c.distillation_weight > 0:
-                reprompt(g, c, random.Random(f"{c.seed}/{number}/{g[0].problem.id}"))
-        for r, a in zip((r for g in groups for r in g), advantages.tolist()):
-            if not no_policy_term(c) and a != 0 and r.completion_ids:
+
+    def given(self, rollouts: list[Rollout]) -> list[Rollout]:
+        """Copies of attempts that come from outside, checked."""
+        return [r.undecided() for r in check_rollouts(rollouts, self.vocabulary)]
+
+    # -- 4. two prompts, and who takes part -------------------------------------------------------
+
+    def build_teacher_contexts(self, groups: list[list[Rollout]], number: int) -> None:
+        """Decide what the teacher of each attempt is shown. With something to show it is active."""
+        c = self.config
+        if c.distillation_weight == 0:
+            return
+        for group in groups:
+            rng = random.Random(f"{c.seed}/{number}/{group[0].problem.id}")
+            reprompt(group, c, rng)
+
+    def compute_advantages(self, groups: list[list[Rollout]]) -> Tensor:
+        """GRPO's advantage of each attempt, (B,). Where it counts and is not 0 it is active."""
+        c = self.config
+        of_groups = []
+        for group in groups:
+            rewards = torch.tensor([[r.reward for r in group]], dtype=torch.float64)  # (1, G)
+            of_groups.append(losses.group_advantages(rewards, c.scale_rewards)[0])
+        advantages = torch.cat(of_groups)
+        rollouts = [r for group in groups for r in group]
+        for r, advantage in zip(rollouts, advantages.tolist()):
+            if advantage != 0 and r.completion_ids and not no_policy_term(c):
                 r.active, r.why = True, ""
             elif c.distillation_weight == 0:
                 r.why = "all attempts of its group have the same reward"
         return advantages
 
-    def token_weights(self, rollouts: list[Rollout]) -> torch.Tensor:
-        """How much every token of the attempts of one optimiser step counts in the loss, (B, T)."""
+    def encode(self, rollouts: list[Rollout], advantages: Tensor) -> tuple[Batch, int]:
+        """(the attempts with their two prompts as token ids, how many teacher prompts were cut)."""
+        prompt_of = {r.problem.id: r.problem.messages for r in rollouts}
+        ids_of = {key: encode_chat(self.tokenizer, chat) for key, chat in prompt_of.items()}
+        teacher_prompts, shortened = [], 0
+        for r in rollouts:
+            ids: list[int] = []
+            if self.teacher and r.active and r.shown:
+                context = context_length(self.model)
+                ids, cut = encode_teacher(self.tokenizer, r, self.config, context)
+                shortened += cut
+            teacher_prompts.append(ids)
+        if shortened:
+            most = self.config.max_reprompt_len
+            warn_caller(
+                f"teacher prompts were longer than max_reprompt_len={most}; the solutions or "
+                "feedback in them were shortened (how many: the metric reprompt_shortened_fraction)"
+            )
+        prompts = [ids_of[r.problem.id] for r in rollouts]
+        return Batch(rollouts, prompts, teacher_prompts, advantages), shortened
+
+    # -- 5. two scorings, 6. loss, 7. update, 8. slow teacher -------------------------------------
+
+    def update(self, rollouts: list[Rollout], advantages: Tensor) -> tuple[float, dict[str, float]]:
+        """(loss, metrics) of the optimiser steps of one batch, each on an equal share of it."""
+        c = self.config
+        size, rest = divmod(len(rollouts), c.steps_per_generation)
+        if rest:
+            raise ValueError(
+                f"{len(rollouts)} rollouts cannot be shared among steps_per_generation="
+                f"{c.steps_per_generation} optimiser steps; give a multiple"
+            )
+        # no dropout: the attempts were sampled without, and both roles must be the same function
+        self.model.eval()
+        batch, shortened = self.encode(rollouts, advantages)
+        if not on_policy(c):  # the first steps make the student another than the one that sampled
+            batch = replace(batch, old_log_probs=self.old_log_probs(batch))
+        updates: list[Update] = []
+        for first in [*range(0, len(rollouts), size)] * c.num_iterations:
+            part = batch.select(range(first, first + size))
+            if any(r.active for r in part.rollouts):
+                updates.append(self.optimizer_step(part))
+                # 8. the slow teacher follows, here or once a batch
+                if self.teacher and c.teacher_sync == "optimizer_step" and updates[-1].finite:
+                    self.teacher.update()
+        if not updates:
+            self.skipped_steps += 1
+            return math.nan, {}
+        applied = any(update.finite for update in updates)
+        if self.teacher and c.teacher_sync == "rollout_batch" and applied:
+            self.teacher.update()
+        self.bad_steps = 0 if applied else self.bad_steps + 1
+        loss = fmean(update.loss for update in updates)
+        return loss, update_metrics(updates, shortened, len(rollouts))
+
+    def optimizer_step(self, batch: Batch) -> Update:
+        """7. One step of the optimiser along the gradient, where it is finite."""
+        c = self.config
+        loss = self.gradient(batch)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), c.max_grad_norm).item()
+        finite = math.isfinite(loss) and math.isfinite(norm)
+        if finite:
+            self.optimizer_steps += 1
+            warm_up = min(1.0, self.optimizer_steps / (c.warmup_steps + 1))
+            for group in self.optimizer.param_groups:
+                group["lr"] = c.learning_rate * warm_up
+                group["weight_decay"] = c.weight_decay
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return Update(loss, norm, finite)
+
+    @retry_with_smaller_micro_batch
+    def gradient(self, batch: Batch) -> float:
+        """The loss, its gradient added up in micro-batches. How they are cut changes neither."""
+        weights = self.token_weights(batch.rollouts)  # (B, T)
+        self.optimizer.zero_grad(set_to_none=True)  # a try that was cut short may have left some
+        loss = 0.0
+        for places in batch.micro_batches(self.config.per_device_train_batch_size):
+            loss += self.micro_batch_gradient(batch.select(places), weights[places])
+        return loss
+
+    def micro_batch_gradient(self, batch: Batch, weights: Tensor) -> float:
+        """One forward and backward; `weights` (b, T) of the tokens are those of the whole batch."""
+        c = self.config
+        # 5. two scorings of the same tokens, each after its own prompt
+        hidden = completion_hidden(self.model, batch.prompts, batch.completions, c.bf16)  # (N, H)
+        student = partial(token_logits, self.model, temperature=c.temperature, bf16=c.bf16)
+        teacher = None
+        if self.teacher and batch.rollouts[0].shown:  # and so is every other of a micro-batch
+            teacher = self.teacher.read(
+                batch.teacher_prompts, batch.completions, c.temperature, c.bf16
+            )
+        # 6. the loss of every token, and its gradient
+        tokens = Tokens.of(
+            batch.rollouts,
+            torch.cat([row[: len(ids)] for row, ids in zip(weights, batch.completions)]),
+            batch.group_advantages,
+            batch.old_log_probs,
+            hidden,
+        )
+        return backward(c, hidden, student, teacher, tokens, self.vocabulary).item()
+
+    def token_weights(self, rollouts: list[Rollout]) -> Tensor:
+        """How much every token counts in the loss of one optimiser step, (B, T)."""
         return losses.token_weights(
             completion_mask([r.completion_ids for r in rollouts]),
             torch.tensor([r.active for r in rollouts]),
             self.config.normalize,
         )
 
-    def update(
-        self, rollouts: list[Rollout], advantages: torch.Tensor
-    ) -> tuple[float, dict[str, float]]:
-        """The optimiser steps of one batch, each on an equal share of the attempts; then the teacher follows."""
-        c, share = self.config, len(rollouts) // self.config.steps_per_generation
-        if share * c.steps_per_generation != len(rollouts):
-            raise ValueError(
-                f"{len(rollouts)} rollouts cannot be shared among steps_per_generation={c.steps_per_generation} optimiser steps; give a multiple"
-            )
-        self.model.eval()  # no dropout: the attempts were sampled without, and both roles must be the same function
-        prompts = {r.problem.id: encode_chat(self.tokenizer, r.problem.messages) for r in rollouts}
-        old = {} if on_policy(c) else self.afford(self.score, rollouts, prompts)
-        done: list[Update] = []
-        for start in [*range(0, len(rollouts), share)] * c.num_iterations:
-            part = slice(start, start + share)
-            if any(r.active for r in rollouts[part]):
-                done.append(self.optimizer_step(rollouts[part], advantages[part], prompts, old))
-                if self.teacher and done[-1].good and c.teacher_sync == "optimizer_step":
-                    self.teacher.update()
-        if not done:
-            self.skipped_steps += 1
-            return math.nan, {"self_distillation/empty_target_batch": 1.0, "skipped": 1.0}
-        good, shortened = sum(d.good for d in done), sum(d.shortened for d in done)
-        if shortened:
-            warnings.warn(
-                f"teacher prompts were longer than max_reprompt_len={c.max_reprompt_len}; the solutions or feedback in them were shortened (how many: "
-                "the metric reprompt_shortened_fraction)",
-                stacklevel=3,
-            )
-        if self.teacher and good and c.teacher_sync == "rollout_batch":
-            self.teacher.update()
-        self.bad_steps = 0 if good else self.bad_steps + 1
-        return mean(d.loss for d in done), {
-            "grad_norm": mean(d.grad_norm for d in done),
-            "not_finite": 1 - good / len(done),
-            "optimizer_steps": float(good),
-            "reprompt_shortened_fraction": shortened / len(rollouts) / c.num_iterations,
-        }
-
-    def afford(self, work: Callable, rollouts: list[Rollout], *arguments: Any) -> Any:
-        """work(rollouts, ...), the part of a step that reads attempts and changes no weight. Where memory runs out it is done again with
-        micro-batches of half the size, which stay for the rest of the run; that happens once, the second time raises."""
-
-        def halve(size: int) -> None:
-            self.halved = 1
-            self.apply(per_device_train_batch_size=size)
-
-        return halved_once(
-            lambda: work(rollouts, *arguments),
-            max(map(len, self.micro_batches(rollouts)), default=1),
-            halve,
-            bool(self.halved),
-            "attempts in a micro-batch (per_device_train_batch_size)",
-            "Lower per_device_train_batch_size (apply() can, and the run goes on), "
-            "max_completion_length, max_reprompt_len or distillation_topk, or train an adapter (lora=)",
-        )
-
+    @retry_with_smaller_micro_batch
     @torch.no_grad()
-    def score(
-        self, rollouts: list[Rollout], prompts: dict[str, list[int]]
-    ) -> dict[int, torch.Tensor]:
-        """log p of the tokens of every active attempt before the batch's first optimiser step, by the attempt's id()."""
-        c, found = self.config, {}
-        for rows in self.micro_batches(rollouts):
-            completions = [r.completion_ids for r in rows]
-            hidden = completion_hidden(
-                self.model, [prompts[r.problem.id] for r in rows], completions, c.bf16
-            )
-            ids = torch.tensor([i for ids in completions for i in ids], device=hidden.device)
-            scores = torch.cat(
-                [
-                    losses.token_log_probs(
-                        token_logits(self.model, hidden[part], c.temperature, c.bf16), ids[part]
-                    )
-                    for part in chunks(len(ids), self.vocabulary)
-                ]
-            )
-            found |= {id(r): s for r, s in zip(rows, scores.split([len(x) for x in completions]))}
-        return found
-
-    def micro_batches(self, rollouts: list[Rollout]) -> list[list[Rollout]]:
-        """The active attempts in groups for one forward and backward, those of like length together: less padding. In a mixture with GRPO
-        those whose teacher is shown nothing are by themselves, and it does not read them."""
-        size, found = self.config.per_device_train_batch_size, []
-        for informed in (True, False):
-            chosen = sorted(
-                (r for r in rollouts if r.active and r.shown == informed),
-                key=lambda r: len(r.completion_ids),
-            )
-            found += [chosen[i : i + size] for i in range(0, len(chosen), size)]
-        return found
-
-    def gradient(
-        self,
-        rollouts: list[Rollout],
-        advantages: torch.Tensor,
-        prompts: dict[str, list[int]],
-        old: dict[int, torch.Tensor],
-    ) -> tuple[float, int]:
-        """The gradient over the active attempts, in micro-batches that change nothing; (the loss, attempts whose teacher was shown a shortened text)."""
-        c, student = (
-            self.config,
-            lambda hidden: token_logits(self.model, hidden, c.temperature, c.bf16),
-        )
-        weights = self.token_weights(rollouts)
-        place = {id(r): i for i, r in enumerate(rollouts)}
-        self.optimizer.zero_grad(set_to_none=True)  # a try that was cut short may have left some
-        total, shortened = 0.0, 0
-        for rows in self.micro_batches(rollouts):
-            completions, at, teacher = (
-                [r.completion_ids for r in rows],
-                [place[id(r)] for r in rows],
-                None,
-            )
-            hidden = completion_hidden(
-                self.model, [prompts[r.problem.id] for r in rows], completions, c.bf16
-            )
-            if self.teacher and rows[0].shown:
-                teacher_prompts, short = zip(
-                    *(
-                        encode_teacher(
-                            self.tokenizer,
-                            r,
-                            c,
-                            context_length(self.model),
-                        )
-                        for r in rows
-                    )
-                )
-                teacher, shortened = (
-                    self.teacher.read(teacher_prompts, completions, c.temperature, c.bf16),
-                    shortened + sum(short),
-                )
-            tokens = Tokens.of(
-                rows,
-                torch.cat([weights[i, : len(x)] for i, x in zip(at, completions)]),
-                advantages[at],
-                old,
-                hidden,
-            )
-            total += backward(c, hidden, student, teacher, tokens, self.vocabulary).item()
-        return total, shortened
-
-    def optimizer_step(
-        self,
-        rollouts: list[Rollout],
-        advantages: torch.Tensor,
-        prompts: dict[str, list[int]],
-        old: dict[int, torch.Tensor],
-    ) -> Update:
-        """One step of the optimiser along the gradient, where it is finite."""
-        total, shortened = self.afford(self.gradient, rollouts, advantages, prompts, old)
+    def old_log_probs(self, batch: Batch) -> list[Tensor]:
+        """log p of the tokens of each active attempt before the first optimiser step, (T,) each."""
         c = self.config
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), c.max_grad_norm).item()
-        good = math.isfinite(total) and math.isfinite(norm)
-        if good:
-            self.optimizer_steps += 1
-            for g in self.optimizer.param_groups:
-                g["lr"], g["weight_decay"] = (
-                    c.learning_rate * min(1.0, self.optimizer_steps / (c.warmup_steps + 1)),
-                    c.weight_decay,
-                )
-            self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        return Update(total, norm, shortened, good)
+        found = [torch.empty(0)] * len(batch.rollouts)
+        for places in batch.micro_batches(c.per_device_train_batch_size):
+            rows = batch.select(places)
+            hidden = completion_hidden(self.model, rows.prompts, rows.completions, c.bf16)
+            ids = torch.tensor([i for row in rows.completions for i in row], device=hidden.device)
+            log_probs = []
+            for part in chunks(len(ids), self.vocabulary):
+                logits = token_logits(self.model, hidden[part], c.temperature, c.bf16)
+                log_probs.append(losses.token_log_probs(logits, ids[part]))
+            lengths = [len(row) for row in rows.completions]
+            for place, row in zip(places, torch.cat(log_probs).split(lengths)):
+                found[place] = row
+        return found

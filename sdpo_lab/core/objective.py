@@ -1,62 +1,67 @@
-"""The loss of a micro-batch, head included, a chunk of tokens at a time: the vocabulary is never held for all tokens at once.
+"""The loss of a micro-batch, head included, a chunk of tokens at a time.
 
-The formulas are those of `losses`, token by token; only the order of the work is another (tests hold the two equal).
+The vocabulary is never held for all tokens at once. The formulas are those of `losses`, token by
+token; only the order of the work is another (tests hold the two equal).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
+from torch import Tensor
 
 from sdpo_lab.core import losses
 from sdpo_lab.core.config import SDPOConfig
 from sdpo_lab.core.rollouts import Rollout
 
-#: Logits computed at once: 24 MiB in float32, 41 tokens of a vocabulary of 152 thousand. Fewer cost time (the gradient of the head is added up once a chunk),
-#: more cost memory.
+#: Logits computed at once: 24 MiB in float32, 41 tokens of a vocabulary of 152 thousand. Fewer cost
+#: time (the gradient of the head is added up once a chunk), more cost memory.
 LOGITS_AT_ONCE = 6 * 2**20
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """What the loss needs to know of the completion tokens of a micro-batch, all attempts' one after another, each (N,)."""
+    """What the loss needs to know of the completion tokens of a micro-batch, each (N,).
 
-    ids: torch.Tensor
-    rows: torch.Tensor  #: which attempt of the micro-batch the token belongs to
-    weights: torch.Tensor  #: `losses.token_weights`
-    shown: torch.Tensor  #: 1 where the teacher sees more than the question, else 0
-    rewards: torch.Tensor  #: GRPO's advantage of the attempt
-    old: torch.Tensor | None = None  #: log p when the attempt was sampled; None: on policy
-    credit: torch.Tensor | None = None  #: "sequence": the attempt's mean log-ratio
+    Those of all attempts, one attempt's after another.
+    """
+
+    ids: Tensor
+    rows: Tensor  #: which attempt of the micro-batch the token belongs to
+    weights: Tensor  #: `losses.token_weights`
+    distill_mask: Tensor  #: 1 where the teacher sees more than the question, else 0
+    group_advantages: Tensor  #: GRPO's, of the attempt
+    old_log_probs: Tensor | None = None  #: when the attempt was sampled; None: on policy
+    log_ratio: Tensor | None = None  #: "sequence": SDPO's advantage, the attempt's mean log-ratio
 
     @classmethod
     def of(
         cls,
         attempts: list[Rollout],
-        weights: torch.Tensor,
-        advantages: torch.Tensor,
-        old: dict[int, torch.Tensor],
-        hidden: torch.Tensor,
+        weights: Tensor,
+        advantages: Tensor,
+        old_log_probs: list[Tensor] | None,
+        hidden: Tensor,
     ) -> Tokens:
-        """Of whole attempts: `advantages` one each, `old` log-probabilities by their id(); where `hidden` is, in float32 or better."""
+        """Of whole attempts: `weights` (N,), one of `advantages` and `old_log_probs` for each.
+
+        On the device of `hidden`, in float32 or better.
+        """
         lengths = torch.tensor([len(r.completion_ids) for r in attempts])
-
-        exact = dict(device=hidden.device, dtype=torch.promote_types(hidden.dtype, torch.float32))
-
-        def spread(
-            values: torch.Tensor,
-        ) -> torch.Tensor:  # one value an attempt to all of its tokens
-            return values.repeat_interleave(lengths)
-
+        shown = torch.tensor([float(r.shown) for r in attempts])
+        rows = torch.arange(len(attempts)).repeat_interleave(lengths)  # (N,)
+        ids = [i for r in attempts for i in r.completion_ids]
+        exact = torch.promote_types(hidden.dtype, torch.float32)
         return cls(
-            ids=torch.tensor([i for r in attempts for i in r.completion_ids], device=hidden.device),
-            rows=spread(torch.arange(len(attempts))).to(hidden.device),
-            weights=weights.to(**exact),
-            shown=spread(torch.tensor([float(r.shown) for r in attempts])).to(**exact),
-            rewards=spread(advantages).to(**exact),
-            old=torch.cat([old[id(r)] for r in attempts]) if old else None,
+            ids=torch.tensor(ids, device=hidden.device),
+            rows=rows.to(hidden.device),
+            weights=weights.to(hidden.device, exact),
+            distill_mask=shown[rows].to(hidden.device, exact),
+            group_advantages=advantages[rows].to(hidden.device, exact),
+            old_log_probs=torch.cat(old_log_probs) if old_log_probs else None,
         )
 
     def __getitem__(self, part: slice) -> Tokens:
@@ -65,33 +70,35 @@ class Tokens:
 
 def backward(
     config: SDPOConfig,
-    hidden: torch.Tensor,
-    student: Callable,
-    teacher: Callable | None,
+    hidden: Tensor,
+    student: Callable[[Tensor], Tensor],
+    teacher: Callable[[slice], Tensor] | None,
     tokens: Tokens,
     vocabulary: int,
-) -> torch.Tensor:
+) -> Tensor:
     """Backpropagate the weighted sum of the tokens' losses, and return its value.
 
-    hidden (N, H) of the student; student(hidden[part]) and teacher(part) give logits (C, V), a chunk of N at a time.
-    Each chunk is taken back to the hidden states at once, and these to the network in the end.
+    hidden (N, H) of the student; student(hidden[part]) and teacher(part) give logits (C, V), a
+    chunk of N at a time. Each chunk is taken back to the hidden states at once, and these to the
+    network in the end.
     """
     if config.distillation_mode == "sequence" and teacher:
-        tokens = replace(
-            tokens, credit=sequence_credit(config, hidden, student, teacher, tokens, vocabulary)
-        )
-        teacher = None  # has said all it can
-    # one block for the gradient: small ones kept from every chunk would lie between the large ones and keep the heap from being used again
-    total, gradient = torch.zeros((), device=hidden.device), torch.empty_like(hidden)
+        log_ratio = mean_log_ratio(config, hidden, student, teacher, tokens, vocabulary)
+        tokens = replace(tokens, log_ratio=log_ratio)
+        teacher = None  # nothing else is asked of it
+    total = torch.zeros((), device=hidden.device)
+    # one block for the gradient: small ones kept from every chunk would lie between the large ones
+    # and keep the heap from being used again
+    gradient = torch.empty_like(hidden)
     for part in chunks(len(hidden), vocabulary):
         leaf = hidden[part].detach().requires_grad_()
-        loss = (
-            token_losses(config, student(leaf), teacher and teacher(part), tokens[part])
-            * tokens.weights[part]
-        ).sum()
-        loss.backward()
+        student_logits = student(leaf)  # (C, V)
+        teacher_logits = teacher(part) if teacher else None
+        loss = token_losses(config, student_logits, teacher_logits, tokens[part])
+        weighted = (loss * tokens.weights[part]).sum()
+        weighted.backward()
         gradient[part] = leaf.grad
-        total = total + loss.detach()
+        total = total + weighted.detach()
     if hidden.requires_grad:  # not where the head alone trains
         hidden.backward(gradient)
     return total
@@ -100,76 +107,87 @@ def backward(
 def chunks(tokens: int, vocabulary: int) -> list[slice]:
     """The tokens in parts whose logits are at most `LOGITS_AT_ONCE` numbers."""
     size = max(1, LOGITS_AT_ONCE // vocabulary)
-    return [slice(i, i + size) for i in range(0, tokens, size)]
+    return [slice(first, first + size) for first in range(0, tokens, size)]
 
 
 def token_losses(
-    c: SDPOConfig, student: torch.Tensor, teacher: torch.Tensor | None, t: Tokens
-) -> torch.Tensor:
-    """The loss of every token under a configuration: SDPO, GRPO or a mixture, logits (C, V), (C, V) -> (C,).
+    c: SDPOConfig, student_logits: Tensor, teacher_logits: Tensor | None, t: Tokens
+) -> Tensor:
+    """The loss of every token: SDPO, GRPO or a mixture, logits (C, V), (C, V) -> (C,).
 
-    `distillation_weight` mixes the two losses (TRL), `advantage_lambda` the two advantages (paper §4.8). Where both
-    advantages are the sampled token's ("sampled_token", "sequence") PPO's clip sees their mixture; over a support of many
-    tokens GRPO's belongs to the sampled one alone, and what is summed are the two policy gradients.
+    `distillation_weight` mixes the two losses (TRL), `advantage_lambda` the two advantages (paper
+    §4.8). Where both advantages are the sampled token's ("sampled_token", "sequence") PPO's clip
+    sees their mixture; over a support of many tokens GRPO's belongs to the sampled one alone, and
+    what is summed are the two policy gradients.
     """
-    clips = dict(old_log_probs=t.old, epsilon=c.epsilon, epsilon_high=c.epsilon_high)
-    share, credit = c.advantage_lambda or 1 - c.distillation_weight, t.credit  # share: GRPO's
-    if teacher is None and credit is None:
-        return share * losses.policy_loss(student, t.ids, t.rewards, **clips)
-    weighed = t.old is not None and c.distillation_is_clip is not None
-    log_prob = (
-        losses.token_log_probs(student, t.ids)
-        if weighed or c.distillation_mode in ("sampled_token", "sequence")
-        else None
-    )
+    grpo_weight = c.advantage_lambda or 1 - c.distillation_weight
+    clips = dict(old_log_probs=t.old_log_probs, epsilon=c.epsilon, epsilon_high=c.epsilon_high)
+    policy_loss = partial(losses.policy_loss, student_logits, t.ids, **clips)
+    if teacher_logits is None and t.log_ratio is None:  # GRPO, or an attempt shown nothing
+        return grpo_weight * policy_loss(t.group_advantages)
+
+    log_prob = None
+    if c.distillation_mode in ("sampled_token", "sequence") or reweighted(c, t):
+        log_prob = losses.token_log_probs(student_logits, t.ids)
+    log_ratio = t.log_ratio
     if c.distillation_mode == "sampled_token":
-        credit = losses.log_ratio(
-            log_prob, losses.token_log_probs(teacher, t.ids), c.advantage_clip
-        )
-    if credit is not None and c.advantage_lambda:
-        return losses.policy_loss(
-            student, t.ids, share * t.rewards + (1 - share) * t.shown * credit, **clips
-        )
-    if credit is not None:
-        loss = -credit * log_prob
+        teacher_log_prob = losses.token_log_probs(teacher_logits, t.ids)
+        log_ratio = losses.log_ratio(log_prob, teacher_log_prob, c.advantage_clip)
+
+    if log_ratio is not None and c.advantage_lambda:  # both advantages under one clip
+        sdpo_advantages = (1 - grpo_weight) * t.distill_mask * log_ratio
+        advantages = grpo_weight * t.group_advantages + sdpo_advantages
+        return policy_loss(advantages)
+
+    if log_ratio is not None:
+        loss = -log_ratio * log_prob
     else:
-        loss = losses.distillation_loss(
-            student,
-            teacher,
-            t.ids,
-            mode=c.distillation_mode,
-            alpha=c.distillation_alpha,
-            top_k=c.distillation_topk,
-            add_tail=c.distillation_add_tail,
-            clip=c.advantage_clip,
-        )
-    if weighed:
-        loss = loss * losses.importance_weights(log_prob, t.old, c.distillation_is_clip)
-    loss = (1 - share) * t.shown * loss
-    return loss + share * losses.policy_loss(student, t.ids, t.rewards, **clips) if share else loss
+        loss = divergence_loss(c, student_logits, teacher_logits, t)
+    if reweighted(c, t):
+        loss = loss * losses.importance_weights(log_prob, t.old_log_probs, c.distillation_is_clip)
+    loss = (1 - grpo_weight) * t.distill_mask * loss
+    if grpo_weight:
+        loss = loss + grpo_weight * policy_loss(t.group_advantages)
+    return loss
+
+
+def reweighted(c: SDPOConfig, t: Tokens) -> bool:
+    """Are SDPO's losses weighted by the ratio p / p_old?"""
+    return t.old_log_probs is not None and c.distillation_is_clip is not None
+
+
+def divergence_loss(
+    c: SDPOConfig, student_logits: Tensor, teacher_logits: Tensor, t: Tokens
+) -> Tensor:
+    return losses.distillation_loss(
+        student_logits,
+        teacher_logits,
+        t.ids,
+        mode=c.distillation_mode,
+        alpha=c.distillation_alpha,
+        top_k=c.distillation_topk,
+        add_tail=c.distillation_add_tail,
+        clip=c.advantage_clip,
+    )
 
 
 @torch.no_grad()
-def sequence_credit(
+def mean_log_ratio(
     c: SDPOConfig,
-    hidden: torch.Tensor,
-    student: Callable,
-    teacher: Callable,
+    hidden: Tensor,
+    student: Callable[[Tensor], Tensor],
+    teacher: Callable[[slice], Tensor],
     t: Tokens,
     vocabulary: int,
-) -> torch.Tensor:
-    """The mean log-ratio of every token's attempt, (N,): it must be known before the first chunk is taken back."""
-    ratios = torch.cat(
-        [
-            losses.log_ratio(
-                losses.token_log_probs(student(hidden[part]), t.ids[part]),
-                losses.token_log_probs(teacher(part), t.ids[part]),
-                c.advantage_clip,
-            )
-            for part in chunks(len(hidden), vocabulary)
-        ]
-    )
-    member = (
-        t.rows[None] == torch.arange(int(t.rows.max()) + 1, device=t.rows.device)[:, None]
-    ).to(ratios)  # (B, N)
-    return ((member @ ratios) / member.sum(1).clamp(min=1))[t.rows]
+) -> Tensor:
+    """The mean log-ratio of every token's attempt, (N,), known before a chunk is taken back."""
+    parts = []
+    for part in chunks(len(hidden), vocabulary):
+        log_prob = losses.token_log_probs(student(hidden[part]), t.ids[part])
+        teacher_log_prob = losses.token_log_probs(teacher(part), t.ids[part])
+        parts.append(losses.log_ratio(log_prob, teacher_log_prob, c.advantage_clip))
+    log_ratio = torch.cat(parts)
+    attempts = torch.arange(int(t.rows.max()) + 1, device=t.rows.device)
+    member = (t.rows[None] == attempts[:, None]).to(log_ratio)  # (B, N)
+    mean = (member @ log_ratio) / member.sum(1).clamp(min=1)
+    return mean[t.rows]

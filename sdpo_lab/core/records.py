@@ -1,13 +1,19 @@
-"""What a step leaves behind: its record, with the numbers that say what its batch looked like, and the history."""
+"""What a step leaves behind: its record, with the numbers that say what its batch looked like."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
 
+from sdpo_lab.core.batch import Update
 from sdpo_lab.core.config import SDPOConfig
 from sdpo_lab.core.rollouts import Rollout
+
+if TYPE_CHECKING:
+    import pandas
 
 
 @dataclass(frozen=True)
@@ -24,10 +30,11 @@ class StepRecord:
 
 @dataclass
 class History:
-    """All step records of a trainer, and every change made on the way: `changes[step]` took effect at that step.
+    """All step records of a trainer, and the changes on the way.
 
-    The attempts of the newest `keep_attempts` steps (all when None) stay in memory; an older record has `rollouts=[]`. What was
-    saved before that stays on disk.
+    `changes[step]` took effect at that step. The attempts of the newest `keep_attempts` steps (all
+    when None) stay in memory; an older record has `rollouts=[]`. What was saved before that stays
+    on disk.
     """
 
     records: list[StepRecord] = field(default_factory=list)
@@ -40,15 +47,15 @@ class History:
     def __getitem__(self, i: int) -> StepRecord:
         return self.records[i]
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[StepRecord]:
         return iter(self.records)
 
     def append(self, record: StepRecord) -> None:
         """Add the record of a step; those that grow too old for it lose their attempts."""
         self.records.append(record)
-        old = len(self.records) - (
-            len(self.records) if self.keep_attempts is None else self.keep_attempts
-        )
+        if self.keep_attempts is None:
+            return
+        old = len(self.records) - self.keep_attempts
         while old > 0 and self.records[old - 1].rollouts:
             old -= 1
             self.records[old] = replace(self.records[old], rollouts=[])
@@ -60,44 +67,67 @@ class History:
             for r in self.records
         ]
 
-    def to_frame(self):
+    def to_frame(self) -> pandas.DataFrame:
         """The same as a pandas table, one row a step."""
         import pandas
 
-        return (
-            pandas.DataFrame(self.rows()).set_index("step") if self.records else pandas.DataFrame()
-        )
+        rows = pandas.DataFrame(self.rows())
+        return rows.set_index("step") if self.records else rows
 
 
 def summary(
     rollouts: list[Rollout], groups: list[list[Rollout]], config: SDPOConfig
 ) -> dict[str, float]:
-    """Metrics of a batch, under the names of the official code where it has them."""
+    """Metrics of a batch, under the names of the official code where it has them.
 
-    def fraction(values) -> float:
-        values = list(values)
-        return sum(map(bool, values)) / len(values)
-
+    Those of the update are as of a skipped step; `update_metrics` has them when there was one.
+    """
     threshold = config.success_reward_threshold
+    demonstrated = [r.demonstration is not None for r in rollouts]
+    succeeded = [any(r.reward >= threshold for r in group) for group in groups]
     return {
-        "self_distillation/success_group_fraction": fraction(
-            any(r.reward >= threshold for r in g) for g in groups
-        ),
-        "self_distillation/success_sample_fraction": fraction(
-            r.demonstration is not None for r in rollouts
-        ),
+        "self_distillation/success_group_fraction": fraction(succeeded),
+        "self_distillation/success_sample_fraction": fraction(demonstrated),
         "self_distillation/feedback_available_fraction": fraction(r.feedback for r in rollouts),
         "self_distillation/feedback_used_fraction": fraction(r.shown_feedback for r in rollouts),
         "self_distillation/reprompt_sample_fraction": fraction(r.shown for r in rollouts),
-        "self_distillation/empty_target_batch": 0.0,
+        "self_distillation/empty_target_batch": 1.0,
         "active_fraction": fraction(r.active for r in rollouts),
         "success_fraction": fraction(r.reward >= threshold for r in rollouts),
-        "entropy": sum(r.entropy for r in rollouts) / len(rollouts),
-        "completion_length": sum(len(r.completion_ids) for r in rollouts) / len(rollouts),
+        "entropy": mean(r.entropy for r in rollouts),
+        "completion_length": mean(len(r.completion_ids) for r in rollouts),
         "truncated_fraction": fraction(r.truncated for r in rollouts),
-        "skipped": 0.0,
+        "skipped": 1.0,
         "not_finite": 0.0,
         "grad_norm": math.nan,
         "optimizer_steps": 0.0,
-        "reprompt_shortened_fraction": 0.0,  # as of a skipped step
+        "reprompt_shortened_fraction": 0.0,
     }
+
+
+def update_metrics(updates: list[Update], shortened: int, attempts: int) -> dict[str, float]:
+    """Metrics of the optimiser steps of a batch; {} where there was none.
+
+    `shortened` of the `attempts` had a teacher's prompt that was too long.
+    """
+    if not updates:
+        return {}
+    applied = sum(update.finite for update in updates)
+    return {
+        "self_distillation/empty_target_batch": 0.0,
+        "skipped": 0.0,
+        "grad_norm": fmean(update.grad_norm for update in updates),
+        "not_finite": 1 - applied / len(updates),
+        "optimizer_steps": float(applied),
+        "reprompt_shortened_fraction": shortened / attempts,
+    }
+
+
+def mean(values: Iterable[float]) -> float:
+    values = list(values)
+    return sum(values) / len(values)
+
+
+def fraction(values: Iterable[object]) -> float:
+    """The share of those that are true, or not empty."""
+    return mean(bool(value) for value in values)

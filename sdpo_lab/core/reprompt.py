@@ -1,38 +1,49 @@
-"""What the teacher is shown: a sibling's solution, or else the environment's feedback (paper Table 2 and §2.2)."""
+"""What the teacher is shown: a sibling's solution, or else the environment's feedback.
+
+Paper Table 2 and §2.2.
+"""
 
 from __future__ import annotations
 
 import math
 import random
 import re
-from typing import Any
+from typing import TYPE_CHECKING
 
 from sdpo_lab.core.chat import encode_chat
 from sdpo_lab.core.config import SDPOConfig
 from sdpo_lab.core.rollouts import Rollout
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 
 def reprompt(group: list[Rollout], config: SDPOConfig, rng: random.Random) -> None:
-    """Decide what the teacher of every attempt at one problem is shown, and fill it in: `shown_solution`, `shown_feedback`,
-    `shown_attempt`, `demonstration`, `teacher_messages`, `active` and `why`.
+    """Decide what the teacher of every attempt at one problem is shown, and fill it in.
 
-    The demonstration is drawn at random among the candidates, or is the first of them (`demonstration`, the released code).
-    An attempt that can be shown nothing gets the plain question, is not active, and `why` says the reason.
+    Sets `shown_solution`, `shown_feedback`, `shown_attempt`, `demonstration`, `teacher_messages`,
+    `active` and `why`. The demonstration is drawn at random among the candidates, or is the first
+    of them (`demonstration`, the released code). An attempt that can be shown nothing gets the
+    plain question, is not active, and `why` says the reason.
     """
     c = config
     clean = remove_thinking if c.remove_thinking_from_demonstration else str
     solutions = {
-        i: clean(r.text) for i, r in enumerate(group) if r.reward >= c.success_reward_threshold
+        place: clean(r.text)
+        for place, r in enumerate(group)
+        if r.reward >= c.success_reward_threshold
     }
     for place, r in enumerate(group):
         succeeded = place in solutions
         chosen = choose(place, solutions, c, rng)
         r.demonstration = None if chosen is None else group[chosen].index
         r.shown_solution = "" if chosen is None else solutions[chosen]
-        allowed = c.include_environment_feedback and not (
-            r.shown_solution and c.environment_feedback_only_without_solution
-        )
-        r.shown_feedback = r.feedback if allowed and not succeeded else ""
+
+        allowed = c.include_environment_feedback and not succeeded
+        if r.shown_solution and c.environment_feedback_only_without_solution:
+            allowed = False
+        r.shown_feedback = r.feedback if allowed else ""
+
         r.active = bool(r.completion_ids and r.shown)
         r.shown_attempt = r.text if c.include_own_attempt and r.active else ""
         r.why = "" if r.active else why_not(r, succeeded, c)
@@ -51,29 +62,27 @@ def choose(
     if own and config.self_success == "own":
         allowed = {place}
     else:
-        allowed = set(solutions) - ({place} if config.dont_reprompt_on_self_success else set())
+        allowed = set(solutions)
+        if config.dont_reprompt_on_self_success:
+            allowed -= {place}
     candidates = [i for i in solutions if i in allowed and solutions[i].strip()]
-    return (
-        None
-        if not candidates
-        else candidates[0]
-        if config.demonstration == "first"
-        else rng.choice(candidates)
-    )
+    if not candidates:
+        return None
+    return candidates[0] if config.demonstration == "first" else rng.choice(candidates)
 
 
 def why_not(rollout: Rollout, succeeded: bool, config: SDPOConfig) -> str:
+    """Why an attempt takes no part, in words."""
     if not rollout.completion_ids:
         return "it is empty"
     if succeeded and config.self_success == "skip":
         return "it succeeded, and self_success is 'skip'"
     if succeeded:
         return "it succeeded, and no sibling did"
-    nobody = (
-        "no sibling succeeded"
-        if config.use_successful_as_teacher
-        else "use_successful_as_teacher is off"
-    )
+    if config.use_successful_as_teacher:
+        nobody = "no sibling succeeded"
+    else:
+        nobody = "use_successful_as_teacher is off"
     if rollout.feedback and not config.include_environment_feedback:
         return f"{nobody}, and include_environment_feedback is off"
     return f"{nobody}, and the environment said nothing"
@@ -86,66 +95,82 @@ def teacher_messages(
     config: SDPOConfig,
     attempt: str = "",
 ) -> list[dict[str, str]]:
-    """The chat with its last user turn rewritten; earlier turns, the system's among them, stay. "" leaves a section out, nothing to show
-    leaves the chat as it is. The attempt stands before the feedback, and only where there is something else to show."""
+    """The chat with its last user turn rewritten; earlier turns, the system's among them, stay.
+
+    "" leaves a section out, and nothing to show leaves the chat as it is. The attempt stands before
+    the feedback, and only where there is something else to show. Raises ValueError for a chat that
+    does not end in a user turn.
+    """
     if not messages or messages[-1]["role"] != "user":
-        raise ValueError(
-            f"a problem's messages must end in a user turn; this one ends in {messages[-1]['role'] if messages else 'nothing'!r}"
-        )
+        last = messages[-1]["role"] if messages else "nothing"
+        raise ValueError(f"a problem's messages must end in a user turn; this one ends in {last!r}")
     if not solution and not feedback:
         return messages
-    sections = [
-        fill(template, **{slot: text}) if text else ""
-        for template, slot, text in (
-            (config.solution_template, "successful_previous_attempt", solution),
-            (config.attempt_template, "previous_attempt", attempt),
-            (config.feedback_template, "feedback_raw", feedback),
-        )
-    ]
-    shown = fill(
+    solution_section = section(config.solution_template, successful_previous_attempt=solution)
+    attempt_section = section(config.attempt_template, previous_attempt=attempt)
+    feedback_section = section(config.feedback_template, feedback_raw=feedback)
+    *earlier, question = messages
+    content = fill(
         config.reprompt_template,
-        prompt=messages[-1]["content"],
-        solution=sections[0],
-        feedback=sections[1] + sections[2],
+        prompt=question["content"],
+        solution=solution_section,
+        feedback=attempt_section + feedback_section,
     )
-    return [*messages[:-1], {**messages[-1], "content": shown}]
+    return [*earlier, {**question, "content": content}]
+
+
+def section(template: str, **text: str) -> str:
+    """The filled template, "" where the text is empty."""
+    return fill(template, **text) if all(text.values()) else ""
 
 
 def fill(template: str, **texts: str) -> str:
     """Put texts into a template in one pass: braces inside a text stay what they are."""
-    return re.sub(r"\{(\w+)\}", lambda m: texts[m.group(1)], template)
+    return re.sub(r"\{(\w+)\}", lambda slot: texts[slot.group(1)], template)
 
 
 def remove_thinking(text: str) -> str:
-    """Drop <think>...</think>; also a thought that was never closed, or whose opening stood in the prompt."""
-    closed = re.match(
-        r"(.*</think>\s*)?", text, flags=re.DOTALL
-    ).end()  # behind it nothing closes: looked for from each opening, that would be quadratic
-    text = re.sub(r"<think>.*?</think>\s*", "", text[:closed], flags=re.DOTALL) + text[closed:]
+    """Drop <think>...</think>.
+
+    Also a thought that was never closed, or whose opening stood in the prompt.
+    """
+    # behind the last </think> nothing closes: looked for from each opening, that would be quadratic
+    last = re.match(r"(.*</think>\s*)?", text, flags=re.DOTALL)
+    end = last.end() if last else 0
+    text = re.sub(r"<think>.*?</think>\s*", "", text[:end], flags=re.DOTALL) + text[end:]
     text = re.sub(r"^.*?</think>\s*", "", text, flags=re.DOTALL)
     return re.sub(r"<think>.*", "", text, flags=re.DOTALL)
 
 
 def encode_teacher(
-    tokenizer: Any, rollout: Rollout, config: SDPOConfig, context: int | None = None
+    tokenizer: PreTrainedTokenizerBase,
+    rollout: Rollout,
+    config: SDPOConfig,
+    context: int | None = None,
 ) -> tuple[list[int], bool]:
-    """(ids of the teacher's prompt, whether a text was shortened to keep it within `max_reprompt_len`, and with the attempt within the model's `context`).
+    """(ids of the teacher's prompt, whether a text was shortened to make it fit).
 
-    The demonstration, the feedback and the own attempt give way, the longest first, from their end; the frame never does.
-    Raises ValueError when the frame alone is too long.
+    It fits where it has at most `max_reprompt_len` tokens, and with the attempt at most `context`,
+    the model's. The demonstration, the feedback and the own attempt give way, the longest first,
+    from their end, in `teacher_messages` too; the frame never does. Raises ValueError when the
+    frame alone is too long.
     """
     r, ids = rollout, encode_chat(tokenizer, rollout.teacher_messages)
-    most = min(config.max_reprompt_len, (context or math.inf) - len(r.completion_ids))
+    room = min(config.max_reprompt_len, (context or math.inf) - len(r.completion_ids))
+    if not r.shown or len(ids) <= room:
+        return ids, False
     texts = {"solution": r.shown_solution, "feedback": r.shown_feedback, "attempt": r.shown_attempt}
-    shortened = r.shown and len(ids) > most
-    while r.shown and len(ids) > most:
+    while len(ids) > room:
         longest = max(texts, key=lambda name: len(texts[name]))
-        if not texts[longest]:
+        text = texts[longest]
+        if not text:
             raise ValueError(
-                f"the teacher's prompt for problem {r.problem.id!r} has {len(ids)} tokens without any demonstration or feedback; "
-                f"{most} have room: max_reprompt_len={config.max_reprompt_len} must be larger, or the problem or the attempt shorter"
+                f"the teacher's prompt for problem {r.problem.id!r} has {len(ids)} tokens without "
+                f"any demonstration or feedback; {room} have room: "
+                f"max_reprompt_len={config.max_reprompt_len} must be larger, or the problem or the "
+                "attempt shorter"
             )
-        texts[longest] = texts[longest][: int(len(texts[longest]) * 0.9 * most / len(ids))]
+        texts[longest] = text[: int(len(text) * 0.9 * room / len(ids))]
         r.teacher_messages = teacher_messages(r.problem.messages, **texts, config=config)
         ids = encode_chat(tokenizer, r.teacher_messages)
-    return ids, shortened
+    return ids, True

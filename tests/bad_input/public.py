@@ -273,14 +273,20 @@ INSIDE = {
     f"SDPOTrainer.{name}"
     for name in (
         "sample",
+        "sample_groups",
+        "given",
         "prepare",
+        "build_teacher_contexts",
+        "compute_advantages",
+        "encode",
         "token_weights",
         "update",
-        "score",
-        "micro_batches",
+        "old_log_probs",
         "optimizer_step",
-        "afford",
         "gradient",
+        "micro_batch_gradient",
         "planned",
+        "save_is_due",
+        "try_to_save",
     )
 }

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from sdpo_lab.core.checks import MOST, printable, shown
+from sdpo_lab.core.checks import MAX_REPR, printable, shown
 
 NAN, INF, HUGE = math.nan, math.inf, 10**400
 #: What says what would be right: "must be one of", "from 1 to 9", "give", "it has", "there are".
@@ -38,7 +38,7 @@ def refused(call, name: str, value: object) -> str:
         forms |= {str(len(value))} | {
             form for v in value for form in (shown(v), str(v), type(v).__name__)
         }
-    assert any(form[:MOST] in said for form in forms), (
+    assert any(form[:MAX_REPR] in said for form in forms), (
         f"the message does not show {shown(value)}: {said}"
     )
     assert ALLOWED.search(said), f"the message does not say what is allowed: {said}"

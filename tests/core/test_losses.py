@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sdpo_lab.core import losses
+from sdpo_lab import losses
 from tests.shared.distributions import IDS, MASK, at, gradient, logits, random_pair
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sdpo_lab.core import losses
+from sdpo_lab import losses
 from tests.shared.distributions import (
     IDS,
     MASK,

@@ -91,11 +91,7 @@ class Batch:
         ]
         new = losses.token_log_probs((self.hidden @ self.head.T).detach(), self.packed(self.ids))
         old = new + 0.5 * normal(n)
-        self.old = (
-            {id(r): part for r, part in zip(self.attempts, old.split(lengths))}
-            if off_policy
-            else {}
-        )
+        self.old = list(old.split(lengths)) if off_policy else None
 
     def packed(self, rows):
         return torch.cat([row[:n] for row, n in zip(rows, self.lengths)])
@@ -132,7 +128,7 @@ class Batch:
         mask = self.padded(torch.ones(len(hidden), dtype=torch.float64)) * (
             torch.arange(max(self.lengths)) < torch.tensor(self.lengths)[:, None]
         )
-        old = self.padded(torch.cat(list(self.old.values())).double()) if self.old else None
+        old = self.padded(torch.cat(self.old).double()) if self.old else None
         shown, advantages = (
             torch.tensor([[float(r.shown)] for r in self.attempts]).double(),
             self.advantages.double()[:, None],
@@ -360,7 +356,7 @@ def a_large_vocabulary(mode, n=60, v=400, h=3, lengths=(20, 10, 30)):
     attempts = [
         Rollout(Problem("p", []), i, "", [7] * m, shown_feedback="x") for i, m in enumerate(lengths)
     ]
-    old = {id(r): torch.full((m,), -math.log(v)) for r, m in zip(attempts, lengths)}
+    old = [torch.full((m,), -math.log(v)) for m in lengths]
     tokens = Tokens.of(attempts, torch.ones(n), torch.ones(3), old, hidden)
     c = (
         config(distillation_weight=0.0)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 import sdpo_lab as lab
 from sdpo_lab.core.chat import encode_chat, encode_plain
-from sdpo_lab.core.rollouts import draw, noise, noise_key
+from sdpo_lab.core.sampling import draw, noise, noise_key
 from sdpo_lab.tasks import Problem
 
 

@@ -11,7 +11,7 @@ from sdpo_lab.core.scoring import (
     completion_hidden,
     completion_logits,
     decoder,
-    share,
+    shared_prefixes,
 )
 from tests.shared.architectures import FAMILIES, random_model
 
@@ -56,7 +56,7 @@ def test_reading_a_common_beginning_once_changes_neither_value_nor_gradient(fami
         [5, 6, 40, 41, 42, 44, 45, 46],
     ]
     completions = [[20, 21, 22, 2], [30, 2], [7], [8, 9, 10, 2], [3, 4], [5, 6, 7, 8, 9], [2]]
-    prefixes, of = share(prompts)
+    prefixes, of = shared_prefixes(prompts)
     assert sorted(map(len, prefixes)) == [0, 1, 5, 5] and of[0] == of[1] == of[2] != of[5] == of[6]
     hidden = completion_hidden(model, prompts, completions)
     weight = [
@@ -84,7 +84,7 @@ def test_what_is_shared_saves_the_most_tokens():
         prompts = [
             [rng.randint(1, 2) for _ in range(rng.randint(1, 6))] for _ in range(rng.randint(1, 7))
         ]
-        prefixes, of = share(prompts)
+        prefixes, of = shared_prefixes(prompts)
         assert all(
             p[: len(prefixes[k])] == prefixes[k] and len(prefixes[k]) < len(p)
             for p, k in zip(prompts, of)
@@ -97,7 +97,10 @@ def test_what_is_shared_saves_the_most_tokens():
             common = [len(os.path.commonprefix([p[:-1] for p in run])) for run in runs]
             best = min(best, sum(c + sum(len(p) - c for p in run) for c, run in zip(common, runs)))
         assert read == best
-    assert share([[1, 2], [3, 4]]) == ([[]], [0, 0]) and share([[1, 2, 3]]) == ([[]], [0])
+    assert shared_prefixes([[1, 2], [3, 4]]) == ([[]], [0, 0]) and shared_prefixes([[1, 2, 3]]) == (
+        [[]],
+        [0],
+    )
 
 
 def test_a_model_that_scales_its_logits_in_a_way_not_known_is_refused(tiny):

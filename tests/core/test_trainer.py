@@ -452,11 +452,11 @@ def test_in_a_mixture_the_teacher_reads_only_those_it_was_shown_something_of(
 
 @pytest.mark.parametrize("bf16", [True, False])
 def test_attempts_are_sampled_in_the_precision_they_are_scored_in(fresh, bf16, monkeypatch):
-    from sdpo_lab.core import rollouts
+    from sdpo_lab.core import sampling
 
-    seen, draw = [], rollouts.draw
+    seen, draw = [], sampling.draw
     monkeypatch.setattr(
-        rollouts, "draw", lambda logits, *rest: seen.append(logits.dtype) or draw(logits, *rest)
+        sampling, "draw", lambda logits, *rest: seen.append(logits.dtype) or draw(logits, *rest)
     )
     trainer(fresh, bf16=bf16).sample(1)
     assert set(seen) == {torch.bfloat16 if bf16 else torch.float32}

@@ -40,7 +40,7 @@ def interrupting(function, when=1):
 #: (module or class, its function, how often it is called before the interrupt, whether the step is
 #: whole when the interrupt is raised)
 MOMENTS = [
-    (loop_module, "rollout", 1, False),
+    (loop_module, "sample_rollouts", 1, False),
     (Vowels, "judge", 5, False),
     (loop_module, "reprompt", 2, False),
     (loop_module, "backward", 2, True),

@@ -178,10 +178,11 @@ def test_weights_of_tokens_stay_exact_on_a_half_precision_base(tiny):
         rollouts,
         torch.full((3,), 1 / 3, dtype=torch.float64),
         torch.full((3,), 2 / 3, dtype=torch.float64),
-        {},
+        None,
         torch.zeros(3, 8).bfloat16(),
     )
-    assert tokens.weights.dtype == tokens.rewards.dtype == tokens.shown.dtype == torch.float32
-    assert tokens.weights[0].item() == pytest.approx(1 / 3, abs=1e-7) and tokens.rewards[
+    assert tokens.weights.dtype == tokens.group_advantages.dtype == torch.float32
+    assert tokens.distill_mask.dtype == torch.float32
+    assert tokens.weights[0].item() == pytest.approx(1 / 3, abs=1e-7) and tokens.group_advantages[
         0
     ].item() == pytest.approx(2 / 3, abs=1e-7)
