@@ -39,7 +39,7 @@ from sdpo_lab.core.checks import (
 )
 from sdpo_lab.core.config import LIVE_FIELDS, SDPOConfig, no_policy_term, on_policy
 from sdpo_lab.core.objective import Tokens, backward, chunks
-from sdpo_lab.core.records import History, StepRecord, summary, update_metrics
+from sdpo_lab.core.records import History, StepRecord, mean_reward, summary, update_metrics
 from sdpo_lab.core.reprompt import encode_teacher, reprompt
 from sdpo_lab.core.resilience import (
     interrupts_wait,
@@ -167,7 +167,7 @@ class Loop:
                 loss, update = self.update(rollouts, advantages)
                 # the record, of attempts that were sampled before the update
                 metrics = summary(rollouts, groups, self.config) | update
-                reward = sum(r.reward for r in rollouts) / len(rollouts)
+                reward = mean_reward(rollouts)
                 seconds = time.perf_counter() - began
                 record = StepRecord(number, reward, loss, metrics, rollouts, seconds)
                 self.history.append(record)

@@ -84,7 +84,7 @@ def summary(
     """
     threshold = config.success_reward_threshold
     demonstrated = [r.demonstration is not None for r in rollouts]
-    succeeded = [any(r.reward >= threshold for r in group) for group in groups]
+    succeeded = [any(r.succeeded(threshold) for r in group) for group in groups]
     return {
         "self_distillation/success_group_fraction": fraction(succeeded),
         "self_distillation/success_sample_fraction": fraction(demonstrated),
@@ -93,7 +93,7 @@ def summary(
         "self_distillation/reprompt_sample_fraction": fraction(r.shown for r in rollouts),
         "self_distillation/empty_target_batch": 1.0,
         "active_fraction": fraction(r.active for r in rollouts),
-        "success_fraction": fraction(r.reward >= threshold for r in rollouts),
+        "success_fraction": fraction(r.succeeded(threshold) for r in rollouts),
         "entropy": mean(r.entropy for r in rollouts),
         "completion_length": mean(len(r.completion_ids) for r in rollouts),
         "truncated_fraction": fraction(r.truncated for r in rollouts),
@@ -121,6 +121,11 @@ def update_metrics(updates: list[Update], shortened: int, attempts: int) -> dict
         "optimizer_steps": float(applied),
         "reprompt_shortened_fraction": shortened / attempts,
     }
+
+
+def mean_reward(rollouts: list[Rollout]) -> float:
+    """Of attempts that are judged."""
+    return mean(r.reward for r in rollouts if r.reward is not None)
 
 
 def mean(values: Iterable[float]) -> float:

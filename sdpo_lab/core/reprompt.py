@@ -31,7 +31,7 @@ def reprompt(group: list[Rollout], config: SDPOConfig, rng: random.Random) -> No
     solutions = {
         place: clean(r.text)
         for place, r in enumerate(group)
-        if r.reward >= c.success_reward_threshold
+        if r.succeeded(c.success_reward_threshold)
     }
     for place, r in enumerate(group):
         succeeded = place in solutions

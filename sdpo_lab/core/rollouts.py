@@ -57,6 +57,10 @@ class Rollout:
         """Does its teacher see more than the question?"""
         return bool(self.shown_solution or self.shown_feedback)
 
+    def succeeded(self, threshold: float) -> bool:
+        """Was it judged, with at least this reward?"""
+        return self.reward is not None and self.reward >= threshold
+
     def undecided(self) -> Rollout:
         """A copy without what an earlier step decided of it; a verdict stays."""
         return replace(
