@@ -10,6 +10,7 @@ import torch
 import sdpo_lab as lab
 from sdpo_lab.core import loop as loop_module
 from sdpo_lab.core import rollouts as rollouts_module
+from sdpo_lab.core import sampling as sampling_module
 from sdpo_lab.core.resilience import halved_once
 from sdpo_lab.runs import checkpoints
 from tests.shared.runs import same, trainer
@@ -76,7 +77,7 @@ def test_out_of_memory_is_known_by_what_it_says(error):
 
 def test_numpy_s_memory_that_runs_out_while_sampling_halves_the_groups(tiny, monkeypatch):
     clean, t = trainer(tiny), trainer(tiny)
-    groups, original = clean.together, rollouts_module.noise
+    groups, original = clean.groups_at_once, sampling_module.noise
     most = groups // 2 * clean.config.num_generations
 
     def noise(keys, steps):
@@ -84,14 +85,14 @@ def test_numpy_s_memory_that_runs_out_while_sampling_halves_the_groups(tiny, mon
             raise MemoryError("Unable to allocate 8.00 GiB for an array")
         return original(keys, steps)
 
-    monkeypatch.setattr(rollouts_module, "noise", noise)
+    monkeypatch.setattr(sampling_module, "noise", noise)
     with pytest.warns(
         RuntimeWarning,
         match=rf"out of memory with {groups} groups sampled together \(Unable to allocate.*at "
         rf"most {groups // 2}\.",
     ):
         t.step()
-    clean.together = groups // 2
+    clean.groups_at_once = groups // 2
     clean.step()
     same(clean, t)
 
@@ -142,7 +143,7 @@ def test_out_of_memory_while_sampling_halves_the_groups_once_and_draws_the_same_
     tiny, monkeypatch
 ):
     clean, t = trainer(tiny), trainer(tiny)
-    groups, original = clean.together, rollouts_module.sample
+    groups, original = clean.groups_at_once, rollouts_module.sample
     assert groups >= 2
 
     def short(most):
