@@ -20,7 +20,9 @@ import torch
 import sdpo_lab as lab
 from sdpo_lab.analysis.credit import Credit, byte_spans, split_text
 from sdpo_lab.core import losses
-from sdpo_lab.views.tokens import token_view, view_data
+from sdpo_lab.views.page import bundle, style
+from sdpo_lab.views.token_data import view_data
+from sdpo_lab.views.tokens import token_view
 
 ROOT = Path(__file__).resolve().parent.parent
 TOKENS, K, REPEATS = 512, 8, 7
@@ -36,7 +38,7 @@ MEASURE = """() => {
     const root = document.createElement("div");
     let view;
     document.body.replaceChildren(root);
-    timed("draw", () => { view = sdpoTokenView(root, data); });
+    timed("draw", () => { view = tokenView(root, data); });
     timed("switch", () => root.querySelector("input[value=student]").click());
     timed("move", () => view.select(0, 100 + i));
   }
@@ -90,7 +92,6 @@ def in_chromium(data: Any, executable: str) -> dict[str, float]:
 
     from playwright.sync_api import sync_playwright
 
-    views = ROOT / "sdpo_lab" / "views" / "static"
     with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
         browser = playwright.chromium.launch(
             executable_path=executable, args=["--no-sandbox", "--disable-gpu"]
@@ -100,8 +101,8 @@ def in_chromium(data: Any, executable: str) -> dict[str, float]:
             "<!DOCTYPE html><title>empty</title>", encoding="utf-8"
         )
         page.goto((Path(folder) / "empty.html").as_uri())
-        page.add_style_tag(content=(views / "token_view.css").read_text(encoding="utf-8"))
-        script = (views / "token_view.js").read_text(encoding="utf-8")
+        page.add_style_tag(content=style("token_view"))
+        script = f"const {{ tokenView }} = {bundle('token_view')};"
         page.add_script_tag(content=f"{script}\nconst data = {json.dumps(data)};")
         times = page.evaluate(MEASURE % REPEATS)
         browser.close()

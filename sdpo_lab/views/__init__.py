@@ -1,4 +1,4 @@
-"""The rooms that may import widget and plotting libraries. Everything here is loaded when it is first asked for."""
+"""The room that may import widgets and plotly. Everything is loaded when it is first asked for."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Any
 from sdpo_lab.analysis import credit
 
 _WHERE = {
-    "Dashboard": "dashboard",
-    "LiveRun": "sdpo_lab.live.run",
-    "Chart": "charts",
-    "Line": "charts",
-    "Bars": "charts",
-    "compare": "comparison",
-    "smooth": "charts",
-    "curve": "curves",
-    "TokenView": "tokens",
-    "token_view": "tokens",
-    "GroupView": "groups",
-    "group_view": "groups",
-    "Playground": "playground",
-    "Blame": "blame",
-    "Rewind": "rewind",
+    "Dashboard": "views.dashboard",
+    "LiveRun": "live.run",
+    "Chart": "views.charts",
+    "Line": "views.charts",
+    "Bars": "views.charts",
+    "compare": "views.comparison",
+    "smooth": "views.charts",
+    "curve": "views.curves",
+    "TokenView": "views.tokens",
+    "token_view": "views.tokens",
+    "GroupView": "views.groups",
+    "group_view": "views.groups",
+    "Playground": "views.playground",
+    "Blame": "views.blame",
+    "Rewind": "views.rewind",
 }
 
 __all__ = sorted(_WHERE)
@@ -33,16 +33,11 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(
             f"module 'sdpo_lab.views' has no attribute {name!r}; it has {', '.join(__all__)}"
         )
-    return getattr(
-        importlib.import_module(
-            f"sdpo_lab.views.{_WHERE[name]}" if name != "LiveRun" else _WHERE[name]
-        ),
-        name,
-    )
+    return getattr(importlib.import_module(f"sdpo_lab.{_WHERE[name]}"), name)
 
 
 def _credit_html(shown: credit.Credit) -> str:
-    return importlib.import_module("sdpo_lab.views.tokens").token_view(shown)._repr_html_()
+    return __getattr__("token_view")(shown)._repr_html_()
 
 
 credit.html_of = _credit_html  # so that a credit shows itself as the token view

@@ -1,11 +1,12 @@
-"""Charts as self-contained SVG: they need no kernel, no network and no JavaScript, and follow the page's light or dark theme.
+"""Charts as self-contained SVG, which follow the page's light or dark theme.
+
+They need no kernel, no network and no JavaScript.
 
 `Chart.figure()` gives the same as a plotly figure, for hovering and zooming.
 """
 
 from __future__ import annotations
 
-import html
 import math
 import numbers
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, SupportsFloat
 
 from sdpo_lab.core.checks import check_kind, check_range, check_text, printable, shown
+from sdpo_lab.views.html import SMALL, Html, escape, joined, tag
 
 #: Okabe and Ito's colour-blind-safe palette, the darker ones first.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -33,10 +35,11 @@ class Line:
 
 @dataclass
 class Chart:
-    """Lines over a common x axis. A point one of whose numbers is not finite, or beyond ±1e300, is left out, and so is a mark there.
+    """Lines over a common x axis.
 
-    Raises TypeError for texts that are no strings and lines that are none, ValueError for a `y_range` that is not two numbers between -1e300 and 1e300,
-    the lower one first.
+    A point one of whose numbers is not finite, or beyond ±1e300, is left out, and so is a mark
+    there. Raises TypeError unless texts are strings and lines are `Line`, ValueError unless
+    `y_range` is two numbers between -1e300 and 1e300, the lower one first.
     """
 
     title: str
@@ -44,10 +47,9 @@ class Chart:
     x_title: str = ""
     y_title: str = ""
     y_range: tuple[float, float] | None = None
-    note: str = field(default="")  #: a line below, e.g. "recorded"
-    marks: Mapping[float, str] = field(
-        default_factory=dict
-    )  #: x -> what happened there; lettered in the picture, spelled out below
+    note: str = ""  #: a line below, e.g. "recorded"
+    #: x -> what happened there; lettered in the picture, spelled out below
+    marks: Mapping[float, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("title", "x_title", "y_title", "note"):
@@ -64,7 +66,8 @@ class Chart:
             and ends[0] <= ends[1]
         ):
             raise ValueError(
-                f"y_range must be two numbers between {-LARGEST:g} and {LARGEST:g}, the lower one first, or None; got {shown(self.y_range)}"
+                f"y_range must be two numbers between {-LARGEST:g} and {LARGEST:g}, the lower one "
+                f"first, or None; got {shown(self.y_range)}"
             )
 
     def _repr_html_(self) -> str:
@@ -83,54 +86,40 @@ class Chart:
             return LEFT + (x - x0) / (x1 - x0) * (WIDTH - LEFT - RIGHT)
 
         def py(y: float) -> float:
-            return (
-                HEIGHT - BOTTOM - (min(max(y, y0), y1) - y0) / (y1 - y0) * (HEIGHT - TOP - BOTTOM)
-            )
+            part = (min(max(y, y0), y1) - y0) / (y1 - y0)
+            return HEIGHT - BOTTOM - part * (HEIGHT - TOP - BOTTOM)
 
         def path(x: Sequence[float], y: Sequence[float]) -> str:
-            return " ".join(
-                f"{px(a):.1f},{py(b):.1f}" for a, b in zip(x, y) if drawn(a) and drawn(b)
-            )
+            points = ((a, b) for a, b in zip(x, y) if drawn(a) and drawn(b))
+            return " ".join(f"{px(a):.1f},{py(b):.1f}" for a, b in points)
 
         parts = axes(x0, x1, y0, y1, px, py, self.x_title, self.y_title)
         for i, line in enumerate(self.lines):
-            colour, dash = COLOURS[i % len(COLOURS)], DASHES[i % len(DASHES)]
+            colour = COLOURS[i % len(COLOURS)]
             if line.low:
-                band = (
-                    path(line.x, line.high) + " " + path(list(line.x)[::-1], list(line.low)[::-1])
-                )
-                parts.append(f'<polygon points="{band}" fill="{colour}" opacity="0.18"/>')
-            parts.append(
-                f'<polyline points="{path(line.x, line.y)}" fill="none" stroke="{colour}" stroke-width="2.2" stroke-dasharray="{dash}"/>'
-            )
-            if line.points:
-                parts += [
-                    f'<circle cx="{px(a):.1f}" cy="{py(b):.1f}" r="3.2" fill="{colour}"/>'
-                    for a, b in zip(line.x, line.y)
-                    if drawn(a) and drawn(b)
-                ]
-        legend = "".join(
-            f'<span style="margin-right:1.2em;white-space:nowrap"><svg width="30" height="8" aria-hidden="true"><line x1="0" x2="30" y1="4" y2="4" '
-            f'stroke="{COLOURS[i % len(COLOURS)]}" stroke-width="2.2" stroke-dasharray="{DASHES[i % len(DASHES)]}"/></svg> {escape(line.name)}</span>'
-            for i, line in enumerate(self.lines)
-        )
-        marks = [
-            (letter(i), x, words)
-            for i, (x, words) in enumerate(sorted(self.marks.items()))
-            if x0 <= x <= x1
-        ]
-        for name, x, _ in marks:
-            parts.append(
-                f'<line x1="{px(x):.1f}" x2="{px(x):.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}" stroke="{COLOURS[1]}" stroke-dasharray="2 3"/>'
-                f'<text x="{px(x):.1f}" y="{TOP - 3}" text-anchor="middle" style="font-weight:700;fill:{COLOURS[1]}">{name}</text>'
-            )
-        note = self.note + "".join(
-            f"\n{name}: {self.x_title} {x:g}, {words}" for name, x, words in marks
-        )
-        return wrap(self.title, parts, legend, note)
+                outline = [path(line.x, line.high), path(list(line.x)[::-1], list(line.low)[::-1])]
+                parts.append(tag("polygon", points=" ".join(outline), fill=colour, opacity="0.18"))
+            parts.append(tag("polyline", points=path(line.x, line.y), fill="none", **stroke(i)))
+            dots = zip(line.x, line.y) if line.points else ()
+            parts += [
+                tag("circle", cx=f"{px(a):.1f}", cy=f"{py(b):.1f}", r=3.2, fill=colour)
+                for a, b in dots
+                if drawn(a) and drawn(b)
+            ]
+        inside = [(x, words) for x, words in sorted(self.marks.items()) if x0 <= x <= x1]
+        note = self.note
+        bold = f"font-weight:700;fill:{COLOURS[1]}"
+        for i, (x, words) in enumerate(inside):
+            at = f"{px(x):.1f}"
+            ends = {"x1": at, "x2": at, "y1": TOP, "y2": HEIGHT - BOTTOM}
+            parts.append(tag("line", **ends, stroke=COLOURS[1], stroke_dasharray="2 3"))
+            parts.append(text(at, TOP - 3, letter(i), "middle", style=bold))
+            note += f"\n{letter(i)}: {self.x_title} {x:g}, {words}"
+        names = [key(i, line.name) for i, line in enumerate(self.lines)]
+        return wrap(self.title, parts, joined(*names), note)
 
     def figure(self) -> Any:
-        """The same as a plotly figure. plotly reads tags in texts, links among them; here no text is one."""
+        """The same as a plotly figure, which would read tags in texts; here no text is one."""
         import plotly.graph_objects as go
 
         figure = go.Figure(
@@ -142,22 +131,15 @@ class Chart:
             )
         )
         for i, line in enumerate(self.lines):
-            error = (
-                dict(
-                    type="data",
-                    symmetric=False,
-                    array=[h - y for h, y in zip(line.high, line.y)],
-                    arrayminus=[y - low for low, y in zip(line.low, line.y)],
-                )
-                if line.low
-                else None
-            )
+            above = [high - y for high, y in zip(line.high, line.y)]
+            below = [y - low for low, y in zip(line.low, line.y)]
+            error = dict(type="data", symmetric=False, array=above, arrayminus=below)
             figure.add_scatter(
                 x=list(line.x),
                 y=list(line.y),
                 name=escape(line.name),
                 line=dict(color=COLOURS[i % len(COLOURS)]),
-                error_y=error,
+                error_y=error if line.low else None,
             )
         return figure
 
@@ -172,8 +154,11 @@ class Chart:
 
 @dataclass
 class Bars:
-    """Horizontal bars with their values written out; those below 0 go to the left of a common zero. A value that is not finite, or beyond ±1e300, has
-    no bar. Raises TypeError for texts that are no strings and values that are no numbers."""
+    """Horizontal bars with their values written out; negative ones go to the left of a common zero.
+
+    A value that is not finite, or beyond ±1e300, has no bar. Raises TypeError unless texts are
+    strings and values are numbers.
+    """
 
     title: str
     values: Mapping[str, float]
@@ -191,56 +176,45 @@ class Bars:
     def _repr_html_(self) -> str:
         lengths = [value for value in self.values.values() if drawn(value)]
         top, bottom = max([*lengths, 0.0]), min([*lengths, 0.0])
-        scale = 72 / max(
-            top - bottom, 1e-9
-        )  # percent of the room for one unit; the rest is for the numbers
+        # percent of the room for one unit; the rest is for the numbers
+        scale = 72 / max(top - bottom, 1e-9)
         rows = []  # no table: notebooks style those in their own way
         for i, (name, value) in enumerate(self.values.items()):
-            colour = escape(self.colour, quote=True) or COLOURS[i % len(COLOURS)]
             length = value if drawn(value) else 0.0
-            before = scale * (min(length, 0.0) - bottom)
-            rows.append(
-                f'<div style="display:flex;align-items:center;padding:2px 0"><div style="flex:0 0 42%;text-align:right;padding-right:8px">{escape(name)}</div>'
-                f'<div style="flex:1 1 auto;white-space:nowrap"><div style="display:inline-block;vertical-align:middle;height:1.1em;min-width:1px;'
-                f'margin-left:{before:.2f}%;width:{scale * abs(length):.2f}%;background:{colour}"></div> {escape(in_words(value))} {escape(self.unit)}</div></div>'
+            bar = tag(
+                "div",
+                style="display:inline-block;vertical-align:middle;height:1.1em;min-width:1px;"
+                f"margin-left:{scale * (min(length, 0.0) - bottom):.2f}%;"
+                f"width:{scale * abs(length):.2f}%;"
+                f"background:{self.colour or COLOURS[i % len(COLOURS)]}",
             )
-        return (
-            f'<figure style="max-width:{WIDTH}px;margin:4px 0;font-family:sans-serif;font-size:13px"><figcaption style="font-weight:600;padding:4px 0">'
-            f'{escape(self.title)}</figcaption>{"".join(rows)}<div style="opacity:.75;white-space:pre-line">{escape(self.note)}</div></figure>'
-        )
+            label = tag("div", name, style="flex:0 0 42%;text-align:right;padding-right:8px")
+            words = f" {in_words(value)} {self.unit}"
+            rest = tag("div", bar, words, style="flex:1 1 auto;white-space:nowrap")
+            row = "display:flex;align-items:center;padding:2px 0"
+            rows.append(tag("div", label, rest, style=row))
+        return figure(self.title, *rows, note=self.note)
 
     def __repr__(self) -> str:
-        return printable(
-            self.title
-            + ": "
-            + ", ".join(
-                f"{name} {in_words(value)} {self.unit}" for name, value in self.values.items()
-            )
-        )
-
-
-def escape(text: str, quote: bool = False) -> str:
-    """As HTML; half a surrogate pair, which no file can hold, becomes its code."""
-    return html.escape(text.encode("utf-8", "backslashreplace").decode("utf-8"), quote)
+        values = (f"{name} {in_words(v)} {self.unit}" for name, v in self.values.items())
+        return printable(f"{self.title}: {', '.join(values)}")
 
 
 def drawn(value: float) -> bool:
-    """Does a number have a place in a picture? Not when it is nan or infinite, nor beyond ±`LARGEST`."""
+    """Has a number a place in a picture? Not when it is nan, infinite or beyond ±`LARGEST`."""
     return abs(value) <= LARGEST
 
 
 def in_words(value: float) -> str:
-    """A number with two digits after the point; one that has no place in a picture as Python writes it."""
+    """A number with two digits after the point; one without a place as Python writes it."""
     return f"{value:.2f}" if drawn(value) else shown(value)
 
 
 def apart(low: float, high: float) -> tuple[float, float]:
     """The ends of an axis; where there is nothing to tell apart between them, it goes on above."""
-    return low, (
-        high
-        if high - low > max(1e-300, 1e-12 * max(abs(low), abs(high)))
-        else low + max(1, 1e-3 * abs(low))
-    )
+    if high - low > max(1e-300, 1e-12 * max(abs(low), abs(high))):
+        return low, high
+    return low, low + max(1, 1e-3 * abs(low))
 
 
 def letter(i: int) -> str:
@@ -248,27 +222,43 @@ def letter(i: int) -> str:
     return chr(97 + i) if i < 26 else str(i + 1)
 
 
+def stroke(i: int) -> dict[str, Any]:
+    """How the i-th line is drawn."""
+    return {
+        "stroke": COLOURS[i % len(COLOURS)],
+        "stroke_width": 2.2,
+        "stroke_dasharray": DASHES[i % len(DASHES)],
+    }
+
+
+def key(i: int, name: str) -> Html:
+    """The i-th line's entry in the legend."""
+    sample = tag("line", x1=0, x2=30, y1=4, y2=4, **stroke(i))
+    picture = tag("svg", sample, width=30, height=8, aria_hidden="true")
+    return tag("span", picture, f" {name}", style="margin-right:1.2em;white-space:nowrap")
+
+
+def text(x: Any, y: float, words: str, anchor: str = "start", **attributes: Any) -> Html:
+    """Words in an SVG."""
+    return tag("text", words, x=x, y=y, text_anchor=anchor, **attributes)
+
+
 def axes(
     x0: float, x1: float, y0: float, y1: float, px: Any, py: Any, x_title: str, y_title: str
-) -> list[str]:
-    grey = 'stroke="currentColor" stroke-opacity="0.22"'
-    parts = []
+) -> list[Html]:
+    """Rules, ticks and titles; `px` and `py` give the place of a value."""
+    grey = {"stroke": "currentColor", "stroke_opacity": 0.22}
+    floor, parts = HEIGHT - BOTTOM, []
     for y in ticks(y0, y1):
-        parts.append(
-            f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{py(y):.1f}" y2="{py(y):.1f}" {grey}/>'
-        )
-        parts.append(f'<text x="{LEFT - 6}" y="{py(y) + 4:.1f}" text-anchor="end">{y:g}</text>')
+        at = f"{py(y):.1f}"
+        parts.append(tag("line", x1=LEFT, x2=WIDTH - RIGHT, y1=at, y2=at, **grey))
+        parts.append(text(LEFT - 6, f"{py(y) + 4:.1f}", f"{y:g}", "end"))
     for x in ticks(x0, x1):
-        parts.append(
-            f'<line x1="{px(x):.1f}" x2="{px(x):.1f}" y1="{HEIGHT - BOTTOM}" y2="{HEIGHT - BOTTOM + 4}" {grey}/>'
-        )
-        parts.append(
-            f'<text x="{px(x):.1f}" y="{HEIGHT - BOTTOM + 17}" text-anchor="middle">{x:g}</text>'
-        )
-    parts.append(
-        f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 6}" text-anchor="middle">{escape(x_title)}</text>'
-    )
-    parts.append(f'<text x="{LEFT}" y="{TOP - 14}">{escape(y_title)}</text>')
+        at = f"{px(x):.1f}"
+        parts.append(tag("line", x1=at, x2=at, y1=floor, y2=floor + 4, **grey))
+        parts.append(text(at, floor + 17, f"{x:g}", "middle"))
+    parts.append(text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 6, x_title, "middle"))
+    parts.append(text(LEFT, TOP - 14, y_title))
     return parts
 
 
@@ -276,26 +266,36 @@ def ticks(low: float, high: float, about: int = 6) -> list[float]:
     """Round numbers from low to high."""
     step = 10 ** math.floor(math.log10((high - low) / about))
     step = next(step * m for m in (1, 2, 5, 10) if (high - low) / (step * m) <= about)
-    return [
-        round(i * step, 10)
-        for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
-    ]
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [round(i * step, 10) for i in range(first, last + 1)]
 
 
-def wrap(title: str, parts: list[str], legend: str, note: str) -> str:
-    return (
-        f'<figure style="max-width:{WIDTH}px;margin:4px 0;font-family:sans-serif;font-size:13px"><figcaption style="font-weight:600;padding:4px 0">'
-        f'{escape(title)}</figcaption><svg viewBox="0 0 {WIDTH} {HEIGHT}" width="100%" role="img" aria-label="{escape(title, quote=True)}" '
-        f'style="font-size:12px;fill:currentColor">{"".join(parts)}</svg><div>{legend}</div><div style="opacity:.75;white-space:pre-line">{escape(note)}</div></figure>'
+def wrap(title: str, parts: list[Html], legend: Html, note: str) -> Html:
+    """A chart of its parts."""
+    svg = tag(
+        "svg",
+        *parts,
+        viewBox=f"0 0 {WIDTH} {HEIGHT}",
+        width="100%",
+        role="img",
+        aria_label=title,
+        style="font-size:12px;fill:currentColor",
     )
+    return figure(title, svg, tag("div", legend), note=note)
+
+
+def figure(title: str, *inside: Html, note: str) -> Html:
+    """A picture with a title above and a note below."""
+    caption = tag("figcaption", title, style="font-weight:600;padding:4px 0")
+    below = tag("div", note, style="opacity:.75;white-space:pre-line")
+    look = f"max-width:{WIDTH}px;margin:4px 0;{SMALL}"
+    return tag("figure", caption, *inside, below, style=look)
 
 
 def smooth(values: Sequence[float], window: int) -> list[float]:
-    """Mean of the last `window` values at each place; `window` is from 1 upwards. Raises TypeError for values that are no list."""
+    """Mean of the last `window` values at each place, 1 or more. Raises TypeError for no list."""
     check_range("window", window, int, 1)
     if isinstance(values, (str, bytes)) or not hasattr(values, "__len__"):
         raise TypeError(f"values must be a list of numbers; got {shown(values)}")
-    return [
-        sum(values[max(0, i - window + 1) : i + 1]) / len(values[max(0, i - window + 1) : i + 1])
-        for i in range(len(values))
-    ]
+    windows = (values[max(0, end - window) : end] for end in range(1, len(values) + 1))
+    return [sum(part) / len(part) for part in windows]

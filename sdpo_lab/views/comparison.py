@@ -1,8 +1,10 @@
-"""Two or more runs on common axes, and what they differ in: live trainers, histories, recorded runs, folders on disk."""
+"""Two or more runs on common axes, and what they differ in.
+
+Live trainers, histories, recorded runs, folders on disk.
+"""
 
 from __future__ import annotations
 
-import html
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,9 +21,14 @@ from sdpo_lab.runs.json import from_json
 from sdpo_lab.runs.recorded import RunRecord, read_records
 from sdpo_lab.views.charts import Chart, Line, drawn, smooth
 from sdpo_lab.views.curves import tell
+from sdpo_lab.views.html import Html, joined, tag
 
 MOST_CHARACTERS = 60  # of a value in the table
 UNKNOWN = "not known"
+CELL = (
+    "text-align:left;vertical-align:top;padding:2px 18px 2px 0;white-space:pre-wrap;"
+    "overflow-wrap:anywhere"
+)
 
 
 @dataclass
@@ -43,8 +50,8 @@ class Comparison(Chart):
         default_factory=dict
     )  #: setting -> run -> its value in words
 
-    def _repr_html_(self) -> str:
-        return super()._repr_html_() + table(self.differences)
+    def _repr_html_(self) -> Html:
+        return joined(super()._repr_html_(), table(self.differences))
 
     def __repr__(self) -> str:
         return super().__repr__() + (
@@ -57,20 +64,24 @@ def compare(
 ) -> Comparison:
     """Training curves of named runs over steps, and a table of the settings in which they differ.
 
-    runs    {name: run}, a run being a trainer, a LiveRun or Dashboard, a History, a recorded run, a folder that `trainer.save` wrote (its newest
-            checkpoint; no weights are read), or a .json file of recorded runs (a curve for each kind of run in it). A list of them is drawn as the
-            mean over the steps all of them have, with lowest and highest as band
-    metric  a column of `History.to_frame()`; "success_fraction" is the share of attempts that are wholly right. Steps without a value are left out, and so are those
-            where it is not finite or beyond ±1e300
+    runs    {name: run}, a run being a trainer, a LiveRun or Dashboard, a History, a recorded run,
+            a folder that `trainer.save` wrote (its newest checkpoint; no weights are read), or a
+            .json file of recorded runs (a curve for each kind of run in it). A list of them is
+            drawn as the mean over the steps all of them have, with lowest and highest as band
+    metric  a column of `History.to_frame()`; "success_fraction" is the share of attempts that are
+            wholly right. Steps without a value are left out, and so are those where it is not
+            finite or beyond ±1e300
     window  values to average over, 1 to 10,000
 
-    Changes made by hand are marked on the curves. A setting is listed where two runs are known to differ in it: of a trainer as it is now, of a History
-    nothing is known. Raises TypeError for what is no run, ValueError for a run without steps or without the metric, and for a file or folder that holds none
-    or cannot be read, with its name.
+    Changes made by hand are marked on the curves. A setting is listed where two runs are known to
+    differ in it: of a trainer as it is now, of a History nothing is known. Raises TypeError for
+    what is no run, ValueError for a run without steps or without the metric, and for a file or
+    folder that holds none or cannot be read, with its name.
     """
     if not isinstance(runs, Mapping) or not runs:
         raise ValueError(
-            f"runs must be a dictionary {{name: run}}, e.g. compare({{'SDPO': trainer, 'GRPO': 'runs/grpo'}}); got {shown(runs)}"
+            f"runs must be a dictionary {{name: run}}, e.g. "
+            f"compare({{'SDPO': trainer, 'GRPO': 'runs/grpo'}}); got {shown(runs)}"
         )
     if isinstance(window, bool) or not isinstance(window, int) or not 1 <= window <= 10_000:
         raise ValueError(f"window must be a whole number from 1 to 10000; got {shown(window)}")
@@ -105,14 +116,12 @@ def draw(name: str, group: list[Run], metric: str, window: int) -> Line:
     known = sorted({key for run in group for row in run.rows for key in row})
     if metric not in known:
         raise ValueError(f"{name!r} has no metric {metric!r}; there are {', '.join(known)}")
-    found = [
-        {
-            row["step"]: float(row[metric])
-            for row in run.rows
-            if row.get(metric) is not None and drawn(row[metric])
-        }
-        for run in group
-    ]
+
+    def values_of(run: Run) -> dict[int, float]:
+        values = {row["step"]: row.get(metric) for row in run.rows}
+        return {s: float(v) for s, v in values.items() if v is not None and drawn(v)}
+
+    found = [values_of(run) for run in group]
     steps = sorted(set.intersection(*map(set, found)))
     if not steps:
         raise ValueError(
@@ -154,24 +163,16 @@ def one(name: str, run: Any) -> Run:
     if isinstance(run, History):
         return Run(run.rows(), {}, run.changes)
     if isinstance(getattr(run, "history", None), History):
-        task, model = (
-            getattr(run, "task", None),
-            getattr(getattr(run, "model", None), "config", None),
-        )
-        return Run(
-            run.history.rows(),
-            settings(
-                run.config.to_dict(),
-                {
-                    "name": getattr(task, "name", None) or type(task).__name__,
-                    **getattr(task, "dials", {}),
-                },
-                Path(getattr(model, "_name_or_path", "")).name,
-            ),
-            run.history.changes,
-        )
+        task = getattr(run, "task", None)
+        name_of_task = getattr(task, "name", None) or type(task).__name__
+        known = {"name": name_of_task, **getattr(task, "dials", {})}
+        model = getattr(getattr(run, "model", None), "config", None)
+        folder = Path(getattr(model, "_name_or_path", "")).name
+        config = run.config.to_dict()
+        return Run(run.history.rows(), settings(config, known, folder), run.history.changes)
     raise TypeError(
-        f"{name!r} must be a trainer, a LiveRun or Dashboard, a History, a recorded run, a folder that trainer.save wrote, a .json file of recorded runs, or a "
+        f"{name!r} must be a trainer, a LiveRun or Dashboard, a History, a recorded run, a folder "
+        "that trainer.save wrote, a .json file of recorded runs, or a "
         f"list of them; got {type(run).__name__}"
     )
 
@@ -188,24 +189,13 @@ def saved(folder: Path) -> Run:
         state = from_json((at / STATE).read_text(encoding="utf-8"))
         lines = history_of(at).read_text(encoding="utf-8").splitlines()[: state["step"]]
         records = [from_json(line) for line in lines]
-        rows = [
-            {
-                "step": r["step"],
-                "reward": r["reward"],
-                "loss": r["loss"],
-                "seconds": r["seconds"],
-                **r["metrics"],
-            }
-            for r in records
-        ]
+        names = ("step", "reward", "loss", "seconds")
+        rows = [{name: r[name] for name in names} | r["metrics"] for r in records]
         if len(rows) < state["step"]:
             raise ValueError(f"its history has {len(rows)} of {state['step']} steps")
         task = {"name": state["task"]["name"] or state["task"]["class"], **state["task"]["dials"]}
-        run = Run(
-            rows,
-            settings(state["config"], task),
-            {int(step): fields for step, fields in state["changes"].items()},
-        )
+        changes = {int(step): fields for step, fields in state["changes"].items()}
+        run = Run(rows, settings(state["config"], task), changes)
         check_rows(run)
         return run
     except (OSError, KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
@@ -227,7 +217,8 @@ def recorded(name: str, file: Path) -> dict[str, list[Run]]:
             raise ValueError("it holds no run")
     except (OSError, KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise ValueError(
-            f"{shown(str(file))} is no file of recorded runs, as sdpo_lab.records.write_records makes them ({type(error).__name__}: {printable(str(error))})"
+            f"{shown(str(file))} is no file of recorded runs, as sdpo_lab.records.write_records "
+            f"makes them ({type(error).__name__}: {printable(str(error))})"
         ) from error
     for record, run in found:
         kind = {k: v for k, v in run.settings.items() if k not in ("seed", "task seed")}
@@ -247,7 +238,7 @@ def recorded(name: str, file: Path) -> dict[str, list[Run]]:
 
 
 def check_rows(run: Run) -> None:
-    """Raise ValueError unless a run's rows can be drawn: each has a step, and nothing but numbers and None."""
+    """Raise ValueError unless each row of a run has a step, and nothing but numbers and None."""
     if not isinstance(run.changes, dict) or not all(
         isinstance(fields, dict) for fields in run.changes.values()
     ):
@@ -258,7 +249,8 @@ def check_rows(run: Run) -> None:
         wrong = [v for v in row.values() if not isinstance(v, (int, float, type(None)))]
         if wrong or not isinstance(row.get("step"), int):
             raise ValueError(
-                f"a row of it must have a step and nothing but numbers, one has {shown(wrong[0] if wrong else row)}"
+                "a row of it must have a step and nothing but numbers, one has "
+                f"{shown(wrong[0] if wrong else row)}"
             )
 
 
@@ -273,7 +265,10 @@ def settings(
 
 
 def differences(groups: Mapping[str, list[Run]]) -> dict[str, dict[str, str]]:
-    """{setting: {run: value in words}} of those in which two of them are known to differ. A dial that a run's task does not have is "none"."""
+    """{setting: {run: value in words}} of those in which two of them are known to differ.
+
+    A dial that a run's task does not have is "none".
+    """
     names = list(
         dict.fromkeys(key for group in groups.values() for run in group for key in run.settings)
     )
@@ -302,21 +297,17 @@ def cut(value: Any) -> str:
     return clean(text, MOST_CHARACTERS)
 
 
-def table(found: Mapping[str, Mapping[str, str]]) -> str:
-    """One row a setting, one column a run; "" where there is nothing to tell."""
+def table(found: Mapping[str, Mapping[str, str]]) -> Html:
+    """One row a setting, one column a run; nothing where there is nothing to tell."""
     if not found:
-        return ""
-    cell = 'style="text-align:left;vertical-align:top;padding:2px 18px 2px 0;white-space:pre-wrap;overflow-wrap:anywhere"'
+        return Html()
     names = list(next(iter(found.values())))
-    head = (
-        f"<tr><th {cell}>differs</th>"
-        + "".join(f'<th scope="col" {cell}>{html.escape(name)}</th>' for name in names)
-        + "</tr>"
-    )
-    body = "".join(
-        f'<tr><th scope="row" {cell}>{html.escape(key.replace("_", " "))}</th>'
-        + "".join(f"<td {cell}>{html.escape(values[name])}</td>" for name in names)
-        + "</tr>"
-        for key, values in found.items()
-    )
-    return f'<table style="font-family:sans-serif;font-size:12px;border-collapse:collapse;margin:2px 0 8px"><thead>{head}</thead><tbody>{body}</tbody></table>'
+    columns = [tag("th", name, scope="col", style=CELL) for name in names]
+    head = tag("tr", tag("th", "differs", style=CELL), *columns)
+    body = []
+    for key, values in found.items():
+        cells = [tag("td", values[name], style=CELL) for name in names]
+        setting = tag("th", key.replace("_", " "), scope="row", style=CELL)
+        body.append(tag("tr", setting, *cells))
+    look = "font-family:sans-serif;font-size:12px;border-collapse:collapse;margin:2px 0 8px"
+    return tag("table", tag("thead", head), tag("tbody", *body), style=look)

@@ -11,18 +11,19 @@ from sdpo_lab.core.records import History
 from sdpo_lab.live.knobs import told
 from sdpo_lab.views.charts import Chart, Line, drawn, smooth
 
-# metrics drawn beside the reward where a history has them; the last only where it has none of the others
+# metrics drawn beside the reward; the last only where a history has none of the others
 TEACHER, HELD_OUT, ACTIVE = "teacher_accuracy", "held_out_accuracy", "active_fraction"
 WINDOW = 5  # steps to average over
 MOST_POINTS = 500  # of a line
 
 
 def curve(history: Any, title: str = "", note: str = "") -> Chart:
-    """Mean reward by step (mean of the last 5), accuracies of teacher and student on test problems where they were measured, else the active
-    fraction, and a mark at every change.
+    """Mean reward by step (mean of the last 5), what stands beside it, and a mark at every change.
 
-    A static picture: it needs no kernel to be seen again. Steps whose reward is not finite, or beyond ±1e300, are left out; of long runs every line has
-    500 points. Raises TypeError for what is no History, and for a title or a note that is no string.
+    Beside it: accuracies of teacher and student on test problems where they were measured, else
+    the active fraction. A static picture: it needs no kernel to be seen again. Steps whose reward
+    is not finite, or beyond ±1e300, are left out; of long runs every line has 500 points. Raises
+    TypeError for what is no History, and for a title or a note that is no string.
     """
     check_kind("history", history, History, "a History, such as trainer.history")
     check_text("title", title)
@@ -62,7 +63,10 @@ def curve(history: Any, title: str = "", note: str = "") -> Chart:
 def thin(
     x: Sequence[float], y: Sequence[float], most: int = MOST_POINTS
 ) -> tuple[list[float], list[float]]:
-    """At most about `most` of the points: of each stretch the lowest and the highest, so that no spike is lost, and always the last one."""
+    """At most about `most` points: the lowest and highest of each stretch, and the last one.
+
+    So no spike is lost.
+    """
     if len(x) <= most:
         return list(x), list(y)
     size, kept = math.ceil(2 * len(x) / most), {len(x) - 1}
@@ -74,9 +78,5 @@ def thin(
 
 def tell(fields: dict[str, Any]) -> str:
     """learning rate 0.001, temperature 0.9"""
-    return ", ".join(
-        f"{name.replace('_', ' ')} {value:.3g}"
-        if isinstance(value, float)
-        else f"{name.replace('_', ' ')} {value}"
-        for name, value in fields.items()
-    )
+    words = {k: f"{v:.3g}" if isinstance(v, float) else v for k, v in fields.items()}
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in words.items())

@@ -1,8 +1,9 @@
-"""A dashboard for a training run: buttons, knobs, live charts and the newest attempts, as one small widget.
+"""A dashboard for a training run: buttons, knobs, live charts and the newest attempts.
 
-The page asks ("what is new since record 12?") and is answered; the thread that trains never sends anything. So a sleeping
-tab costs nothing, no messages pile up, and the answer always has a live page behind it. The one exception: while `result()` keeps the
-kernel busy, questions may not get through, so the waiting cell itself sends the news a few times a second.
+The page asks ("what is new since record 12?") and is answered; the thread that trains never sends
+anything. So a sleeping tab costs nothing, no messages pile up, and the answer always has a live
+page behind it. The one exception: while `result()` keeps the kernel busy, questions may not get
+through, so the waiting cell itself sends the news a few times a second.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from sdpo_lab.live.progress import CurvePicture, describe
 from sdpo_lab.live.run import ENDED, LiveRun
 from sdpo_lab.views.charts import Chart
 from sdpo_lab.views.curves import curve
-from sdpo_lab.views.page import source
+from sdpo_lab.views.page import style, widget
+from sdpo_lab.views.token_data import finite
 
 MOST_POINTS = 500  # in one message; a page that has missed more asks again
 MOST_ATTEMPTS, MOST_CHARACTERS = 8, 2000
@@ -48,24 +50,24 @@ COLUMNS = ("step", "reward", "loss", *METRICS)
 class Dashboard(anywidget.AnyWidget):
     """Hold `steps` more steps of `trainer` in your hands.
 
-    evaluate_every, evaluate_n, folder  as in `LiveRun`: every so many steps student and teacher are measured on test problems, and the run saves
-                                        itself in `folder`
-    timeline                            a `Timeline` of this trainer: it watches every step, and the page can rewind
-    seconds_between_news                0.1 to 60, how often the page asks while nothing is waited for. Each question costs the training
-                                        time (benchmarks/README.md)
+    evaluate_every, evaluate_n, folder
+        as in `LiveRun`: every so many steps student and teacher are measured on test problems,
+        and the run saves itself in `folder`
+    timeline
+        a `Timeline` of this trainer: it watches every step, and the page can rewind
+    seconds_between_news
+        0.1 to 60, how often the page asks while nothing is waited for. Each question costs the
+        training time (benchmarks/README.md)
 
-    The cell that shows it returns at once. `result()` waits for the end and returns the history, with or without a page;
-    everything the page can do, `run` can do too: `dash.run.pause()`, `dash.run.set(learning_rate=1e-3)`, `dash.run.save()`.
-    Pause before another cell uses the model: it would meet weights that change under it.
+    The cell that shows it returns at once. `result()` waits for the end and returns the history,
+    with or without a page; everything the page can do, `run` can do too: `dash.run.pause()`,
+    `dash.run.set(learning_rate=1e-3)`, `dash.run.save()`. Pause before another cell uses the
+    model: it would meet weights that change under it.
     """
 
-    _esm = source(
-        "dom.js", "chart.js", "strip.js", "rewind.js", "knobs.js", "attempts.js", "dashboard.js"
-    )
-    _css = source("dashboard.css", "rewind.css")
-    setup = traitlets.Dict().tag(
-        sync=True
-    )  # what the page must know before the first answer arrives
+    _esm = widget("dashboard")
+    _css = style("dashboard", "rewind")
+    setup = traitlets.Dict().tag(sync=True)  # what the page must know before the first answer
 
     def __init__(
         self,
@@ -79,25 +81,8 @@ class Dashboard(anywidget.AnyWidget):
         timeline: Any = None,
     ) -> None:
         check_range("seconds_between_news", seconds_between_news, float, 0.1, 60)
-        if timeline is not None and not (
-            callable(getattr(timeline, "watch", None)) and hasattr(timeline, "trainer")
-        ):
-            raise TypeError(
-                f"timeline must be a Timeline of the same trainer, as Timeline(trainer) makes it, or None; got {shown(timeline)}"
-            )
         check_kind("folder", folder, (str, Path, type(None)), "the path of a folder, or None")
-        if timeline is not None and timeline.trainer is not trainer:
-            raise ValueError(
-                f"timeline must be one of the same trainer, as Timeline(trainer) makes it; got {shown(timeline)} of another one"
-            )
-        if (
-            timeline is not None
-            and folder is not None
-            and timeline.folder.resolve() == Path(folder).resolve()
-        ):
-            raise ValueError(
-                f"folder must be another than the timeline's, {str(folder)!r}: a run keeps its newest checkpoints only, and would delete the timeline's"
-            )
+        check_timeline(timeline, trainer, folder)
         self.run = LiveRun(
             trainer,
             steps,
@@ -108,12 +93,10 @@ class Dashboard(anywidget.AnyWidget):
         )
         self.timeline, self.seconds_between_news = timeline, seconds_between_news
         self._pushed = 0  # index of the first record that no message has carried
-        self._heard: tuple[float, contextvars.Context] | None = (
-            None  # when a page asked last, and on whose behalf we answered
-        )
-        self._asked: list[
-            tuple[dict[str, Any], Future]
-        ] = []  # what takes longer than an answer may: sent with the news that finds it done
+        # when a page asked last, and on whose behalf we answered
+        self._heard: tuple[float, contextvars.Context] | None = None
+        # what takes longer than an answer may: sent with the news that finds it done
+        self._asked: list[tuple[dict[str, Any], Future]] = []
         self._asking = threading.Lock()
         super().__init__(
             setup={
@@ -132,16 +115,17 @@ class Dashboard(anywidget.AnyWidget):
     def result(self) -> Any:
         """Wait for the end of the run and return the history. Raises as `LiveRun.result` does.
 
-        In a notebook whose page does not answer, the curve so far is drawn here as a picture, at most once a second.
+        In a notebook whose page does not answer, the curve so far is drawn here as a picture, at
+        most once a second.
         """
         began, picture = time.monotonic(), CurvePicture(self.summary)
 
         def meanwhile() -> None:
             self._push()
             heard = self._heard[0] if self._heard else -math.inf
-            if (
-                heard > began - PRESENT
-            ):  # there is a page; whether its questions get through while a cell waits depends on the kernel
+            # Where there is a page, it depends on the kernel whether its questions get through
+            # while a cell waits
+            if heard > began - PRESENT:
                 picture.clear()
             elif time.monotonic() - began > PRESENT:
                 picture.update(last=self.run.state in ENDED)
@@ -160,16 +144,18 @@ class Dashboard(anywidget.AnyWidget):
         return f"Dashboard({describe(self.run)})"
 
     def news(self, since: int, seen: int = -1) -> dict[str, Any]:
-        """What a page needs that has the records before `since` and shows the attempts of record `seen` - 1. JSON-able."""
+        """What a page needs that has the records before `since`; JSON-able.
+
+        The attempts it shows are those of the record before `seen`.
+        """
         run, records = self.run, self.run.trainer.history.records
         count, config, saved = run.count, knobs.as_next(run), run.saved
         since = min(max(0, since), count)
         until = min(count, since + MOST_POINTS)
         warnings = worries(records[max(0, count - 200) : count], config)
         if (saving := run.trainer.autosaves) and saving.trouble:
-            warnings.append(
-                clean(f"The run could not be saved, and goes on: {saving.trouble}", 400)
-            )
+            words = f"The run could not be saved, and goes on: {saving.trouble}"
+            warnings.append(clean(words, 400))
         news = {
             "kind": "news",
             "from": since,
@@ -194,36 +180,28 @@ class Dashboard(anywidget.AnyWidget):
 
     def _knobs(self, config: Any) -> dict[str, list[Any]]:
         """{knob: [its value at the next step, does it wait for that, why it does nothing]}"""
-        names, waiting = (
-            [k["field"] for k in (self.setup.get("knobs") or knobs.knobs(self.run.trainer))],
-            self.run.pending,
-        )
-        return {
-            name: [
-                knobs.value_of(name, config),
-                any(f in waiting for f in knobs.fields_of(name)),
-                knobs.why_idle(name, config),
-            ]
-            for name in names
-        }
+        specs = self.setup.get("knobs") or knobs.knobs(self.run.trainer)
+        waiting = self.run.pending
+        found = {}
+        for name in (spec["field"] for spec in specs):
+            waits = any(f in waiting for f in knobs.fields_of(name))
+            value, idle = knobs.value_of(name, config), knobs.why_idle(name, config)
+            found[name] = [value, waits, idle]
+        return found
 
     def _changes(self, records: list[Any]) -> dict[str, dict[str, Any]]:
         """What took effect at the steps of these records; {"12": {"learning rate": 0.001}}."""
         known = self.run.trainer.history.changes
-        return (
-            {
-                str(r.step): {
-                    clean(f, 60).replace("_", " "): finite(v)
-                    if isinstance(v, (int, float))
-                    else clean(v, 60)
-                    for f, v in knobs.told(known[r.step]).items()
-                }
-                for r in records
-                if r.step in known
+
+        def named(fields: dict[str, Any]) -> dict[str, Any]:
+            return {
+                clean(name, 60).replace("_", " "): finite(value)
+                if isinstance(value, (int, float))
+                else clean(value, 60)
+                for name, value in knobs.told(fields).items()
             }
-            if known
-            else {}
-        )
+
+        return {str(r.step): named(known[r.step]) for r in records if r.step in known}
 
     def _on_message(self, _widget: Any, message: Any, _buffers: Any) -> None:
         # may be called on any thread and at any moment: only leave wishes and read
@@ -234,11 +212,8 @@ class Dashboard(anywidget.AnyWidget):
             self._obey(message)
         except (ValueError, TypeError, RuntimeError) as error:
             notice = clean(error, 300)
-        since, seen = (
-            value if isinstance(value, int) else 0
-            for value in (message.get("since"), message.get("seen"))
-        )
-        news = self.news(since, seen)
+        known = [message.get(name) for name in ("since", "seen")]
+        news = self.news(*(value if isinstance(value, int) else 0 for value in known))
         self._pushed = news["next"]
         self.send({**news, "notice": notice})
         self._send_what_is_done()
@@ -253,16 +228,12 @@ class Dashboard(anywidget.AnyWidget):
             self._ask({"kind": "saved"}, self.run.save())
         elif wish == "credit":
             step, index = whole(message, "step"), whole(message, "index")
-            self._ask(
-                {"kind": "credit", "step": step, "index": index},
-                self.run.errand(lambda: self._credit(step, index)),
-            )
+            answer = self.run.errand(lambda: self._credit(step, index))
+            self._ask({"kind": "credit", "step": step, "index": index}, answer)
         elif wish == "rewind" and self.timeline is not None:
             step = whole(message, "step")
-            self._ask(
-                {"kind": "past", "step": step},
-                in_background(lambda: {"picture": self.timeline.picture(step)}),
-            )
+            answer = in_background(lambda: {"picture": self.timeline.picture(step)})
+            self._ask({"kind": "past", "step": step}, answer)
 
     def _ask(self, what: dict[str, Any], answer: Future) -> None:
         with self._asking:
@@ -285,25 +256,40 @@ class Dashboard(anywidget.AnyWidget):
         for what, future in done:
             error = future.exception()
             found = future.result() if error is None else None
-            self.send(
-                {**what, **(found if isinstance(found, dict) else {}), "error": error_text(error)}
-            )
+            found = found if isinstance(found, dict) else {}
+            self.send({**what, **found, "error": error_text(error)})
 
     def _push(self) -> None:
-        """Called by the waiting cell. Silent while questions get through; until one ever has, each push carries all a new page needs."""
+        """Called by the waiting cell. Silent while questions get through.
+
+        Until one ever has, each push carries all a new page needs.
+        """
         asked, context = self._heard or (-math.inf, contextvars.copy_context())
-        if (
-            time.monotonic() - asked < 1 + 2 * self.seconds_between_news
-            and self.run.state not in ENDED
-        ):
+        recent = time.monotonic() - asked < 1 + 2 * self.seconds_between_news
+        if recent and self.run.state not in ENDED:
             return
         news = self.news(self._pushed if self._heard else max(0, self.run.count - MOST_POINTS))
-        # Sent in the name of the page's last question: a kernel with subshells delivers the next click to the shell that sent last,
-        # and the shell of the waiting cell would let it wait.
-        context.copy().run(
-            self.send, {**news, "cut": not self._heard, "pushed": True, "notice": ""}
-        )
+        # Sent in the name of the page's last question: a kernel with subshells delivers the next
+        # click to the shell that sent last, and the shell of the waiting cell would let it wait.
+        message = {**news, "cut": not self._heard, "pushed": True, "notice": ""}
+        context.copy().run(self.send, message)
         self._pushed = news["next"]
+
+
+def check_timeline(timeline: Any, trainer: Any, folder: Any) -> None:
+    """Raise unless it is None, or a Timeline of the same trainer in another folder."""
+    if timeline is None:
+        return
+    needed = "timeline must be a Timeline of the same trainer, as Timeline(trainer) makes it"
+    if not (callable(getattr(timeline, "watch", None)) and hasattr(timeline, "trainer")):
+        raise TypeError(f"{needed}, or None; got {shown(timeline)}")
+    if timeline.trainer is not trainer:
+        raise ValueError(f"{needed}; got {shown(timeline)} of another one")
+    if folder is not None and timeline.folder.resolve() == Path(folder).resolve():
+        raise ValueError(
+            f"folder must be another than the timeline's, {str(folder)!r}: a run keeps its newest "
+            "checkpoints only, and would delete the timeline's"
+        )
 
 
 def in_background(work: Any) -> Future:
@@ -322,12 +308,8 @@ def in_background(work: Any) -> Future:
 
 def point(record: Any) -> list[float | None]:
     """A record in the order of `COLUMNS`, to five digits; None where it has no number."""
-    return [
-        record.step,
-        digits(record.reward),
-        digits(record.loss),
-        *(digits(record.metrics.get(name)) for name in METRICS.values()),
-    ]
+    values = [record.reward, record.loss, *map(record.metrics.get, METRICS.values())]
+    return [record.step, *map(digits, values)]
 
 
 def spans(steps: list[int]) -> list[list[int]]:
@@ -353,9 +335,8 @@ def newest_attempts(record: Any) -> dict[str, Any]:
     """The first group of a step as plain data; texts are cut to `MOST_CHARACTERS`."""
     rollouts = record.rollouts
     group = [r for r in rollouts if r.problem.id == rollouts[0].problem.id] if rollouts else []
-    question = (
-        group[0].problem.messages[-1]["content"] if group and group[0].problem.messages else ""
-    )
+    messages = group[0].problem.messages if group else []
+    question = messages[-1]["content"] if messages else ""
     return {
         "step": record.step,
         "question": clean(question),
@@ -381,11 +362,5 @@ def clean(text: Any, most: int = MOST_CHARACTERS) -> str:
 
 
 def digits(value: Any) -> float | None:
-    return (
-        float(f"{value:.5g}") if isinstance(value, (int, float)) and math.isfinite(value) else None
-    )
-
-
-def finite(value: Any) -> Any:
-    """None for what JSON has no word for."""
-    return value if isinstance(value, (int, float)) and math.isfinite(value) else None
+    """A number to five digits, None for none."""
+    return None if finite(value) is None else float(f"{value:.5g}")

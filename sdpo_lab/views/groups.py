@@ -1,13 +1,14 @@
-"""The attempts at one problem as a table: what each got, what its teacher is shown, who demonstrates to whom, who takes part in the update and
-why others do not. Each row unfolds its token view; all of them have one scale."""
+"""The attempts at one problem as a table.
+
+What each got, what its teacher is shown, who demonstrates to whom, who takes part in the update and
+why others do not. Each row unfolds its token view; all of them have one scale.
+"""
 
 from __future__ import annotations
 
-import html
 import random
 from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from sdpo_lab.analysis.credit import Credit, credit
@@ -16,16 +17,9 @@ from sdpo_lab.core.checks import check_kind, check_range
 from sdpo_lab.core.config import SDPOConfig
 from sdpo_lab.core.reprompt import reprompt, teacher_messages
 from sdpo_lab.core.rollouts import Rollout, group_rollouts, judge_rollouts
-from sdpo_lab.views.tokens import (
-    coloured,
-    document,
-    fragment,
-    key,
-    page_data,
-    view_data,
-    visible,
-    write_page,
-)
+from sdpo_lab.views.html import Html, Saved, fragment, joined, tag, visible
+from sdpo_lab.views.token_data import page_data, view_data
+from sdpo_lab.views.tokens import coloured, legend
 
 COLUMNS = {
     "attempt": "8%",
@@ -36,38 +30,23 @@ COLUMNS = {
     "update": "13%",
 }  # heading: width
 MOST_CHARACTERS = 600  # of a feedback in the table
-UNFOLD = """
-for (const row of root.querySelectorAll("tr[data-view]")) {
-  const cell = row.querySelector(".number"), button = document.createElement("button"), below = document.createElement("tr"), place = document.createElement("td");
-  button.type = "button";
-  button.setAttribute("aria-expanded", "false");
-  button.setAttribute("data-lm-suppress-shortcuts", "");
-  button.setAttribute("aria-label", `attempt ${cell.textContent}, token by token`);
-  button.append(...cell.childNodes);
-  cell.append(button);
-  below.className = "unfolded";
-  below.setAttribute("role", "row");
-  place.setAttribute("role", "cell");
-  place.colSpan = row.children.length;
-  below.append(place);
-  button.addEventListener("click", () => {
-    const open = button.getAttribute("aria-expanded") !== "true";
-    button.setAttribute("aria-expanded", String(open));
-    if (!open) return below.remove();
-    row.after(below);
-    if (!place.firstChild) sdpoTokenView(place.appendChild(document.createElement("div")), { ...data, attempts: [data.attempts[row.dataset.view]] });
-  });
-}"""
+OTHER_PROMPT = (
+    "its prompt in the run was another one: shortened, or of another config; pass config="
+)
 
 
-class GroupView:
-    """The attempts at one problem. In a notebook its repr; `page()` is a whole document, `save(path)` writes it.
+class GroupView(Saved):
+    """The attempts at one problem.
 
-    `rows` has an attempt each, in order: {"index", "reward", "text", "feedback", "shown" (what its teacher sees besides the question: "feedback",
-    "solution", "attempt"), "demonstration" (index of the attempt shown as solution, or None), "demonstrates_to" (list of indices), "active",
-    "why" (the reason when not), "same_as" (index of the first attempt that is the same in all of this, or None), "note"}.
-    `credits` has the `Credit` of each, None for an empty attempt.
+    In a notebook its repr; `page()` is a whole document, `save(path)` writes it. `rows` has an
+    attempt each, in order: {"index", "reward", "text", "feedback", "shown" (what its teacher sees
+    besides the question: "feedback", "solution", "attempt"), "demonstration" (index of the attempt
+    shown as solution, or None), "demonstrates_to" (list of indices), "active", "why" (the reason
+    when not), "same_as" (index of the first attempt that is the same in all of this, or None),
+    "note"}. `credits` has the `Credit` of each, None for an empty attempt.
     """
+
+    page_title = "Attempts at one problem"
 
     def __init__(
         self, question: str, rows: list[dict[str, Any]], credits: list[Credit | None], k: int
@@ -78,80 +57,68 @@ class GroupView:
         ]
         self._place = {n: place for place, n in enumerate(firsts)}
         views = [view_data(credits[n], k, f"attempt {rows[n]['index']}") for n in firsts]
-        self.data = (
-            page_data(views) if views else None
-        )  #: what the unfolded token views know; None when every attempt is empty
+        #: what the unfolded token views know; None when every attempt is empty
+        self.data = page_data(views) if views else None
 
-    def _repr_html_(self) -> str:
-        right, active = (
-            sum(map(f, self.rows)) for f in (lambda r: r["reward"] >= 1, lambda r: r["active"])
-        )
-        head = "".join(
-            f'<th role="columnheader" scope="col" style="width:{width}">{name}</th>'
+    def _repr_html_(self) -> Html:
+        right = sum(row["reward"] >= 1 for row in self.rows)
+        active = sum(row["active"] for row in self.rows)
+        words = f"{len(self.rows)} attempts at one problem: {right} right, {active} in the update"
+        head = [
+            tag("th", name, role="columnheader", scope="col", style=f"width:{width}")
             for name, width in COLUMNS.items()
+        ]
+        body = [self._row(n, row) for n, row in enumerate(self.rows) if row["same_as"] is None]
+        table = tag(
+            "table",
+            tag("thead", tag("tr", *head, role="row"), role="rowgroup"),
+            tag("tbody", *body, role="rowgroup"),
+            class_="group",
+            role="table",
         )
-        body = "".join(
-            self._row(n, row) for n, row in enumerate(self.rows) if row["same_as"] is None
+        inside = tag(
+            "div",
+            tag("div", words, class_="title"),
+            tag("div", visible(self.question, ""), class_="asked"),
+            tag("div", legend(self.data) if self.data else ""),
+            table,
+            class_="sdpo-tokens sdpo-group",
+            data_testid="sdpo-group",
         )
-        table = (
-            f'<div class="sdpo-tokens sdpo-group" data-testid="sdpo-group"><div class="title">{len(self.rows)} attempts at one problem: {right} right, {active} in the update'
-            f'</div><div class="asked">{visible(self.question, "")}</div><div>{key(self.data) if self.data else ""}</div>'
-            f'<table class="group" role="table"><thead role="rowgroup"><tr role="row">{head}</tr></thead><tbody role="rowgroup">{body}</tbody></table></div>'
-        )
-        return fragment(table, self.data or {"attempts": []}, UNFOLD)
+        return fragment(inside, self.data or {"attempts": []}, "group_view")
 
-    def _row(self, n: int, row: dict[str, Any]) -> str:
-        alike = [row, *(r for r in self.rows if r["same_as"] == row["index"])]
-        kind, word, sign = (
-            ("good", "right", "✓")
-            if row["reward"] >= 1
-            else ("part", "partly right", "½")
-            if row["reward"] > 0
-            else ("bad", "wrong", "✗")
-        )
-        verdict = f'<span class="verdict {kind}" role="img" aria-label="{word}">{sign}</span>{row["reward"]:g}'
+    def _row(self, n: int, row: dict[str, Any]) -> Html:
+        """The row of an attempt, and of those that are the same."""
+        same = [row, *(r for r in self.rows if r["same_as"] == row["index"])]
+        kind, word, sign = verdict(row["reward"])
+        mark = tag("span", sign, class_=f"verdict {kind}", role="img", aria_label=word)
         view = self._place.get(n)
         text = (
-            coloured(self.data["attempts"][view], self.data)
-            if view is not None
-            else '<span class="quiet">(empty)</span>'
+            quiet("(empty)") if view is None else coloured(self.data["attempts"][view], self.data)
         )
-        if pupils := sorted(i for r in alike for i in r["demonstrates_to"]):
-            text += f'\n<span class="quiet">shown to {numbered(pupils)}</span>'
-        update = (
-            "takes part"
-            if row["active"]
-            else "masked: " + html.escape(row["why"] or "it was not active")
-        )
+        if pupils := sorted(i for r in same for i in r["demonstrates_to"]):
+            text = joined(text, "\n", quiet(f"shown to {numbered(pupils)}"))
+        why = row["why"] or "it was not active"
+        feedback = visible(clean(row["feedback"], MOST_CHARACTERS), "")
         cells = {
-            "number": ", ".join(str(r["index"]) for r in alike),
-            "reward": verdict,
+            "number": ", ".join(str(r["index"]) for r in same),
+            "reward": joined(mark, f"{row['reward']:g}"),
             "tokens": text,
-            "feedback": visible(cut(row["feedback"]), "") or '<span class="quiet">none</span>',
-            "shown": html.escape(in_words(alike)),
-            "update": update,
+            "feedback": feedback or quiet("none"),
+            "shown": in_words(same),
+            "update": "takes part" if row["active"] else f"masked: {why}",
         }
-        named = {
-            name: "" if name == "tokens" else f' data-name="{heading}"'
-            for name, heading in zip(cells, COLUMNS)
-        }  # where there is no room for headings
-        found = "".join(
-            f'<td role="cell" class="{name}"{named[name]}>{cell}</td>'
-            for name, cell in cells.items()
-        )
-        place = "" if view is None else f' data-view="{view}"'
-        return f'<tr role="row"{place}>{found}</tr>'
-
-    def page(self) -> str:
-        """A whole HTML document that needs no network and no kernel."""
-        return document(self._repr_html_(), "Attempts at one problem")
-
-    def save(self, path: str | Path) -> Path:
-        """Write `page()` to a file and return its path. Raises TypeError or ValueError for what is no file's path, OSError where it cannot be written."""
-        return write_page(path, self.page())
+        drawn = []
+        for (name, cell), heading in zip(cells.items(), COLUMNS):
+            # its heading, where there is no room for one above
+            named = {} if name == "tokens" else {"data_name": heading}
+            drawn.append(tag("td", cell, role="cell", class_=name, **named))
+        place = {} if view is None else {"data_view": view}
+        return tag("tr", *drawn, role="row", **place)
 
     def __repr__(self) -> str:
-        return f"GroupView({len(self.rows)} attempts, rewards {', '.join(format(row['reward'], 'g') for row in self.rows)})"
+        rewards = ", ".join(format(row["reward"], "g") for row in self.rows)
+        return f"GroupView({len(self.rows)} attempts, rewards {rewards})"
 
 
 def group_view(
@@ -164,86 +131,76 @@ def group_view(
     config: SDPOConfig | None = None,
     k: int = 8,
 ) -> GroupView:
-    """The attempts at one problem, judged, with what their teachers are shown and the token view of each.
+    """The attempts at one problem, judged, with what their teachers are shown and their tokens.
 
-    rollouts  of `lab.rollout`, or the part of a training step's `record.rollouts` that is about one problem: these are judged and have
-              what their teachers were shown already, which is then kept
-    task      judges what has no reward yet; its oracle, where it has one, stands beside student and teacher
+    rollouts  of `lab.rollout`, or the part of a training step's `record.rollouts` that is about one
+              problem: these are judged and have what their teachers were shown, which is then kept
+    task      judges what has no reward yet; its oracle, where it has one, stands beside student
+              and teacher
     teacher   another model in the teacher's role, or `trainer.teacher`; the model itself when None
-    config    whose templates and rules decide what a teacher is shown; the preset "laptop" when None
+    config    whose templates and rules decide what a teacher is shown; the preset "laptop" if None
     k         as in `token_view`
 
-    The rollouts given are not changed, nor the weights. Raises ValueError for no attempt, attempts at several problems, and attempts without
-    reward when there is no task.
+    The rollouts given are not changed, nor the weights. Raises ValueError for no attempt, attempts
+    at several problems, and attempts without reward when there is no task.
     """
     check_range("k", k, int, 1, 64)
-    check_kind(
-        "config", config, (SDPOConfig, type(None)), "an SDPOConfig, or None for the preset 'laptop'"
-    )
+    kinds = (SDPOConfig, type(None))
+    check_kind("config", config, kinds, "an SDPOConfig, or None for the preset 'laptop'")
     check_kind("rollouts", rollouts, Iterable, "attempts as lab.rollout returns them")
-    config, group = (
-        config or SDPOConfig.preset("laptop"),
-        prepared(list(rollouts), task, config or SDPOConfig.preset("laptop")),
-    )
+    config = config or SDPOConfig.preset("laptop")
+    group = prepared(list(rollouts), task, config)
     firsts: dict[Any, int] = {}  # what makes attempts the same -> place of the first
     rows, credits = [], []
     for place, r in enumerate(group):
-        first = firsts.setdefault(
-            (
-                tuple(r.completion_ids),
-                r.shown_solution,
-                r.shown_feedback,
-                r.shown_attempt,
-                r.reward,
-                r.feedback,
-                r.active,
-                r.why,
-            ),
-            place,
-        )
-        shown = {
-            "feedback": r.shown_feedback,
-            "solution": r.shown_solution,
-            "attempt": r.shown_attempt,
-        }
-        if first < place or not r.completion_ids:
-            credits.append(credits[first] if first < place else None)
+        first = firsts.setdefault(identity(r), place)
+        rows.append(row_of(r, group, config, None if first == place else group[first].index))
+        if first < place:
+            credits.append(credits[first])
+        elif not r.completion_ids:
+            credits.append(None)
         else:
-            credits.append(
-                credit(
-                    model,
-                    tokenizer,
-                    r.problem,
-                    r,
-                    **shown,
-                    teacher=teacher,
-                    task=task,
-                    config=config,
-                )
-            )
-        expected = teacher_messages(
-            r.problem.messages, r.shown_solution, r.shown_feedback, config, r.shown_attempt
-        )
-        rows.append(
-            {
-                "index": r.index,
-                "reward": r.reward,
-                "text": r.text,
-                "feedback": r.feedback,
-                "shown": {n: text for n, text in shown.items() if text},
-                "demonstration": r.demonstration,
-                "demonstrates_to": [
-                    o.index for o in group if o.demonstration == r.index and o.shown_solution
-                ],
-                "active": r.active,
-                "why": r.why,
-                "same_as": None if first == place else group[first].index,
-                "note": ""
-                if r.teacher_messages == expected
-                else "its prompt in the run was another one: shortened, or of another config; pass config=",
-            }
-        )
+            roles = {"teacher": teacher, "task": task, "config": config}
+            credits.append(credit(model, tokenizer, r.problem, r, **shown_to(r), **roles))
     return GroupView(group[0].problem.messages[-1]["content"], rows, credits, k)
+
+
+def shown_to(r: Rollout) -> dict[str, str]:
+    """What an attempt's teacher is shown besides the question; "" for what it is not."""
+    return {
+        "feedback": r.shown_feedback,
+        "solution": r.shown_solution,
+        "attempt": r.shown_attempt,
+    }
+
+
+def identity(r: Rollout) -> tuple:
+    """Equal for attempts that would have the same row."""
+    shown = tuple(shown_to(r).values())
+    return (tuple(r.completion_ids), *shown, r.reward, r.feedback, r.active, r.why)
+
+
+def row_of(
+    r: Rollout, group: list[Rollout], config: SDPOConfig, same_as: int | None
+) -> dict[str, Any]:
+    """An attempt's row of `GroupView.rows`."""
+    expected = teacher_messages(
+        r.problem.messages, r.shown_solution, r.shown_feedback, config, r.shown_attempt
+    )
+    pupils = [o.index for o in group if o.demonstration == r.index and o.shown_solution]
+    return {
+        "index": r.index,
+        "reward": r.reward,
+        "text": r.text,
+        "feedback": r.feedback,
+        "shown": {name: text for name, text in shown_to(r).items() if text},
+        "demonstration": r.demonstration,
+        "demonstrates_to": pupils,
+        "active": r.active,
+        "why": r.why,
+        "same_as": same_as,
+        "note": "" if r.teacher_messages == expected else OTHER_PROMPT,
+    }
 
 
 def prepared(rollouts: list[Rollout], task: Any, config: SDPOConfig) -> list[Rollout]:
@@ -259,8 +216,8 @@ def prepared(rollouts: list[Rollout], task: Any, config: SDPOConfig) -> list[Rol
     if len(problems) > 1:
         named = ", ".join(map(repr, problems[:4])) + (", ..." if len(problems) > 4 else "")
         raise ValueError(
-            f"a group view shows the attempts at one problem, these are at {len(problems)} ({named}); choose one: "
-            f"[r for r in rollouts if r.problem.id == {problems[0]!r}]"
+            f"a group view shows the attempts at one problem, these are at {len(problems)} "
+            f"({named}); choose one: [r for r in rollouts if r.problem.id == {problems[0]!r}]"
         )
     group = group_rollouts([replace(r) for r in rollouts])[0]
     unjudged = [r.index for r in group if r.reward is None]
@@ -273,26 +230,29 @@ def prepared(rollouts: list[Rollout], task: Any, config: SDPOConfig) -> list[Rol
     return group
 
 
-def in_words(alike: list[dict[str, Any]]) -> str:
+def in_words(same: list[dict[str, Any]]) -> str:
     """What the teacher of some attempts that are the same is shown besides the question."""
-    demonstrators = sorted({row["demonstration"] for row in alike} - {None})
+    demonstrators = sorted({row["demonstration"] for row in same} - {None})
     words = {
         "solution": f"{numbered(demonstrators)} as a demonstration",
         "feedback": "the feedback",
         "attempt": "this attempt",
     }
-    found = (
-        ", ".join(
-            words[name] for name in ("solution", "feedback", "attempt") if name in alike[0]["shown"]
-        )
-        or "nothing more"
-    )
-    return found + (f" ({alike[0]['note']})" if alike[0]["note"] else "")
+    shown = [words[name] for name in words if name in same[0]["shown"]]
+    note = f" ({same[0]['note']})" if same[0]["note"] else ""
+    return (", ".join(shown) or "nothing more") + note
+
+
+def verdict(reward: float) -> tuple[str, str, str]:
+    """(class, word, sign) of an attempt's reward, as in numbers.js."""
+    if reward >= 1:
+        return "good", "right", "✓"
+    return ("part", "partly right", "½") if reward > 0 else ("bad", "wrong", "✗")
+
+
+def quiet(text: str) -> Html:
+    return tag("span", text, class_="quiet")
 
 
 def numbered(indices: list[int]) -> str:
     return f"attempt{'s' * (len(indices) > 1)} {', '.join(map(str, indices))}"
-
-
-def cut(text: str) -> str:
-    return clean(text, MOST_CHARACTERS)

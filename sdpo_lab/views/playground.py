@@ -1,12 +1,11 @@
-"""The feedback playground: a problem, an attempt, and two texts; what the teacher makes of the attempt changes while they are edited.
+"""The feedback playground: what the teacher makes of an attempt while its feedback is edited.
 
-The page asks ("this attempt, these texts") and is answered; nothing is sent unasked. Everything it shows comes from `sdpo_lab.what_if` and
-`lab.credit`, and can be had from there without a page.
+The page asks ("this attempt, these texts") and is answered; nothing is sent unasked. Everything it
+shows comes from `sdpo_lab.what_if` and `lab.credit`, and can be had from there without a page.
 """
 
 from __future__ import annotations
 
-import math
 import threading
 import weakref
 from collections import OrderedDict
@@ -31,41 +30,41 @@ from sdpo_lab.core.checks import (
 from sdpo_lab.core.config import SDPOConfig
 from sdpo_lab.core.rollouts import Rollout, judge_rollouts, rollout
 from sdpo_lab.core.task import Problem, draw_problems
-from sdpo_lab.views.page import source
-from sdpo_lab.views.tokens import clean, page_data, view_data
+from sdpo_lab.views.html import storable
+from sdpo_lab.views.page import style, widget
+from sdpo_lab.views.token_data import finite, page_data, view_data
 
 ATTEMPTS = 4  # sampled at each problem
 KEPT = 4  # attempts whose reading by the student is kept; each is two arrays of tokens x vocabulary
 MOST_CHARACTERS = 8000  # of a text from the page
 SCALE = 4.0  # nats of full colour: the same for every text, so that two edits can be compared
 
-_locks: weakref.WeakKeyDictionary[Any, Any] = (
-    weakref.WeakKeyDictionary()
-)  # by model: messages may be handled on several threads
+# by model: messages may be handled on several threads
+_locks: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
 
 
 class Playground(anywidget.AnyWidget):
     """Edit what the teacher is shown, and see what it then makes of an attempt.
 
     problem     the problem to begin with; others stand behind it, for their feedback
-    completion  an attempt to begin with: text, or a `Rollout`; needs `problem`. Some of the model's own are sampled at every problem, failed ones first
-    teacher     another model in the teacher's role, or a run's `trainer.teacher`; the model itself when None
+    completion  an attempt to begin with: text, or a `Rollout`; needs `problem`. Some of the model's
+                own are sampled at every problem, failed ones first
+    teacher     another model in the teacher's role, or a run's `trainer.teacher`; the model itself
+                when None
     config      its templates, temperature and divergence; the preset "laptop" when None
     seed        of the problems and the attempts
-    problems    1 to 50, how many to choose from, drawn from the task's train split; or a list of them
+    problems    1 to 50, how many to choose from, drawn from the task's train split; or a list
 
-    The cell that shows it returns at once. `credit` is what is shown now, a `Credit`. Weights and mode of the model stay as they are. Pause a run
-    before: it would change the weights under it. Raises ValueError where the task has fewer problems, and for a completion without a problem.
+    The cell that shows it returns at once. `credit` is what is shown now, a `Credit`. Weights and
+    mode of the model stay as they are. Pause a run before: it would change the weights under it.
+    Raises ValueError where the task has fewer problems, and for a completion without a problem.
     """
 
-    _esm = source("dom.js", "token_view.js", "playground.js")
-    _css = source("token_view.css", "playground.css")
-    setup = traitlets.Dict().tag(
-        sync=True
-    )  # what the page must know before the first answer arrives
-    state = traitlets.Dict().tag(
-        sync=True
-    )  # what the reader chose and wrote: the page keeps it here, so that it is there again when shown again
+    _esm = widget("playground")
+    _css = style("token_view", "playground")
+    setup = traitlets.Dict().tag(sync=True)  # what the page must know before the first answer
+    # What the reader chose and wrote: the page keeps it here, to have it when shown again
+    state = traitlets.Dict().tag(sync=True)
 
     def __init__(
         self,
@@ -82,38 +81,23 @@ class Playground(anywidget.AnyWidget):
     ) -> None:
         check_model(model, tokenizer)
         check_task(task)
-        check_kind(
-            "problem", problem, (Problem, type(None)), "a Problem, as task.problems() gives them"
-        )
-        check_kind(
-            "config",
-            config,
-            (SDPOConfig, type(None)),
-            "an SDPOConfig, or None for the preset 'laptop'",
-        )
-        check_kind(
-            "completion",
-            completion,
-            (str, Rollout, type(None)),
-            "an attempt as text, a Rollout, or None",
-        )
+        none = type(None)
+        check_kind("problem", problem, (Problem, none), "a Problem, as task.problems() gives them")
+        preset = "an SDPOConfig, or None for the preset 'laptop'"
+        check_kind("config", config, (SDPOConfig, none), preset)
+        given = "an attempt as text, a Rollout, or None"
+        check_kind("completion", completion, (str, Rollout, none), given)
         if completion is not None and problem is None:
             raise ValueError("completion is an attempt at a problem: pass problem= with it")
-        self.model, self.tokenizer, self.task, self.teacher, self.seed = (
-            model,
-            tokenizer,
-            task,
-            teacher,
-            seed,
-        )
+        self.model, self.tokenizer, self.task = model, tokenizer, task
+        self.teacher, self.seed = teacher, seed
         self.config = config or SDPOConfig.preset("laptop")
         self._lock = _locks.setdefault(model, threading.RLock())
         self.problems = choose_problems(task, problems, problem, seed)
         with self._lock:
             self.rollouts = self._sample(completion)
-        self._kept: OrderedDict[
-            tuple[int, str | tuple[int, ...]], tuple[Rescorer, Rollout, dict]
-        ] = OrderedDict()
+        # (number of the problem, the attempt) -> what `_attempt` makes of it
+        self._kept: OrderedDict[tuple, tuple[Rescorer, Rollout, dict]] = OrderedDict()
         self._newest: dict[tuple[str, str], int] = {}  # (page, kind of question) -> its number
         self.credit: Credit | None = None
         first = self.score({"problem": 0, "attempt": 0, "preset": PRESETS[0]})
@@ -138,33 +122,27 @@ class Playground(anywidget.AnyWidget):
             self.seed,
             max_completion_length=self.config.max_completion_length,
         )
+        if isinstance(completion, str):
+            completion = Rollout(self.problems[0], -1, completion, [])
         if completion is not None:
-            given = (
-                completion
-                if isinstance(completion, Rollout)
-                else Rollout(self.problems[0], -1, completion, [])
-            )
-            found.insert(0, replace(given, problem=self.problems[0], index=-1))
+            found.insert(0, replace(completion, problem=self.problems[0], index=-1))
         judge_rollouts(self.task, found)
+
+        def order(r: Rollout) -> tuple:
+            return r.index >= 0, r.reward >= self.config.success_reward_threshold, r.index
+
         groups: list[list[Rollout]] = []
         for p in self.problems:
             different = {r.text: r for r in reversed([r for r in found if r.problem.id == p.id])}
-            groups.append(
-                sorted(
-                    different.values(),
-                    key=lambda r: (
-                        r.index >= 0,
-                        r.reward >= self.config.success_reward_threshold,
-                        r.index,
-                    ),
-                )
-            )
+            groups.append(sorted(different.values(), key=order))
         return groups
 
     def _choices(self, n: int) -> dict[str, Any]:
         return {
-            "question": clean(self.problems[n].messages[-1]["content"]),
-            "attempts": [{"text": clean(r.text), **self._mark(r.reward)} for r in self.rollouts[n]],
+            "question": storable(self.problems[n].messages[-1]["content"]),
+            "attempts": [
+                {"text": storable(r.text), **self._mark(r.reward)} for r in self.rollouts[n]
+            ],
         }
 
     def _mark(self, reward: float) -> dict[str, Any]:
@@ -172,39 +150,47 @@ class Playground(anywidget.AnyWidget):
 
     def __repr__(self) -> str:
         return (
-            f"Playground({len(self.problems)} problems of {self.task!r}): in a live notebook, an attempt and the texts its teacher is shown, to be edited. "
-            "The same without one: lab.credit(model, tokenizer, problem, completion, feedback=...) and sdpo_lab.what_if (contexts, teacher_attempts, familiarity)"
+            f"Playground({len(self.problems)} problems of {self.task!r}): in a live notebook, an "
+            "attempt and the texts its teacher is shown, to be edited. "
+            "The same without one: lab.credit(model, tokenizer, problem, completion, feedback=...) "
+            "and sdpo_lab.what_if (contexts, teacher_attempts, familiarity)"
         )
 
     # -- what the page asks for
 
     def score(self, asked: dict[str, Any]) -> dict[str, Any]:
-        """The attempt under the texts that are asked for, as plain data; {"problem": number, "attempt": number, or "text", and "preset" or "feedback" and
-        "solution"}. Raises TypeError for what is no dictionary, ValueError for a number, a preset or a text there is not."""
+        """The attempt under the texts that are asked for, as plain data.
+
+        {"problem": number, "attempt": number, or "text", and "preset" or "feedback" and
+        "solution"}. Raises TypeError for what is no dictionary, ValueError for a number, a preset
+        or a text there is not.
+        """
         n, rescorer, judged, found = self._attempt(asked)
         if preset := asked.get("preset"):
-            check_choice(
-                "preset", preset, PRESETS
-            )  # the page does not know yet what the judge says of an attempt that is being typed
-            texts = {k: clean(v) for k, v in found.get(preset, found["nothing"]).items()}
+            # the page does not know yet what the judge says of an attempt that is being typed
+            check_choice("preset", preset, PRESETS)
+            texts = {k: storable(v) for k, v in found.get(preset, found["nothing"]).items()}
         else:
             texts = texts_of(asked)
         self.credit = scored = rescorer.score(**texts, attempt=self._own(judged, texts))
         moves = scored.advantages
         return {
             "shown": texts,
-            "contexts": {k: {f: clean(t) for f, t in c.items()} for k, c in found.items()},
-            "verdict": {**self._mark(judged.reward), "feedback": clean(judged.feedback)},
+            "contexts": {k: {f: storable(t) for f, t in c.items()} for k, c in found.items()},
+            "verdict": {**self._mark(judged.reward), "feedback": storable(judged.feedback)},
             "view": page_data([view_data(scored)], scale=SCALE),
             "bits": finite(scored.shift_bits),
             "sum": finite(float(moves.sum())),
             "mean": finite(float(moves.mean())),
-            "words": clean(in_words(scored)),
+            "words": storable(in_words(scored)),
             "familiar": {kind: self._familiar(text, kind) for kind, text in texts.items()},
         }
 
     def write(self, asked: dict[str, Any]) -> dict[str, Any]:
-        """What the teacher would write itself under these texts: greedily, or one sample when "sample" is a number."""
+        """What the teacher would write itself under these texts.
+
+        Greedily, or one sample when "sample" is a number.
+        """
         n, _, judged, _ = self._attempt(asked)
         texts = texts_of(asked)
         sample = None if asked.get("sample") is None else number(asked, "sample", 10**6)
@@ -222,20 +208,21 @@ class Playground(anywidget.AnyWidget):
             seed=self.seed + (sample or 0),
         )[0]
         return {
-            "text": clean(r.text),
-            "feedback": clean(r.feedback),
+            "text": storable(r.text),
+            "feedback": storable(r.feedback),
             "sample": sample,
             **self._mark(r.reward),
         }
 
     def _attempt(self, asked: dict[str, Any]) -> tuple[int, Rescorer, Rollout, dict]:
-        """(number of the problem, the attempt ready to be scored, the same judged, what its teacher could be shown), kept from last time."""
-        check_kind(
-            "asked",
-            asked,
-            dict,
-            'a dictionary such as {"problem": 0, "attempt": 0, "feedback": "no", "solution": ""}',
+        """(number of the problem, the attempt ready to be scored, the same judged, contexts).
+
+        Kept from last time; the contexts are what its teacher could be shown.
+        """
+        example = (
+            'a dictionary such as {"problem": 0, "attempt": 0, "feedback": "no", "solution": ""}'
         )
+        check_kind("asked", asked, dict, example)
         n = number(asked, "problem", len(self.problems) - 1)
         if "text" in asked:
             chosen: str | Rollout = text_of(asked, "text")
@@ -244,52 +231,35 @@ class Playground(anywidget.AnyWidget):
             chosen = chosen if chosen.completion_ids else chosen.text
         key = n, chosen if isinstance(chosen, str) else tuple(chosen.completion_ids)
         if key not in self._kept:
-            rescorer = Rescorer(
-                self.model,
-                self.tokenizer,
-                self.problems[n],
-                chosen,
-                teacher=self.teacher,
-                task=self.task,
-                config=self.config,
-            )
-            text = chosen if isinstance(chosen, str) else chosen.text
-            judged = (
-                judge_rollouts(self.task, [Rollout(self.problems[n], -1, text, [])])[0]
-                if isinstance(chosen, str)
-                else chosen
-            )
-            others = [r for group in self.rollouts for r in group]
-            self._kept[key] = (
-                rescorer,
-                judged,
-                contexts(
-                    self.task,
-                    self.problems[n],
-                    judged,
-                    rollouts=others,
-                    seed=self.seed,
-                    config=self.config,
-                ),
-            )
+            self._kept[key] = self._prepare(self.problems[n], chosen)
             if len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(key)
         return n, *self._kept[key]
+
+    def _prepare(
+        self, problem: Problem, chosen: str | Rollout
+    ) -> tuple[Rescorer, Rollout, dict[str, dict[str, str]]]:
+        """(the attempt ready to be scored, the same judged, what its teacher could be shown)."""
+        roles = {"teacher": self.teacher, "task": self.task, "config": self.config}
+        rescorer = Rescorer(self.model, self.tokenizer, problem, chosen, **roles)
+        judged = chosen
+        if isinstance(chosen, str):
+            judged = judge_rollouts(self.task, [Rollout(problem, -1, chosen, [])])[0]
+        others = [r for group in self.rollouts for r in group]
+        shown = {"rollouts": others, "seed": self.seed, "config": self.config}
+        return rescorer, judged, contexts(self.task, problem, judged, **shown)
 
     def _own(self, judged: Rollout, texts: dict[str, str]) -> str:
         """The attempt itself, where the configuration shows it besides."""
         return judged.text if self.config.include_own_attempt and any(texts.values()) else ""
 
     def _familiar(self, text: str, kind: str) -> dict[str, Any] | None:
-        found = familiarity(
-            text,
-            self.model if self.teacher is None else getattr(self.teacher, "model", self.teacher),
-            kind,
-        )
-        return (
-            None if found is None else {"unfamiliar": found.unfamiliar, "least": clean(found.least)}
-        )
+        teacher = self.model if self.teacher is None else self.teacher
+        found = familiarity(text, getattr(teacher, "model", teacher), kind)
+        if found is None:
+            return None
+        return {"unfamiliar": found.unfamiliar, "least": storable(found.least)}
 
     def _on_message(self, _widget: Any, message: Any, _buffers: Any) -> None:
         # may be called on any thread, and on two at once
@@ -303,10 +273,8 @@ class Playground(anywidget.AnyWidget):
                 return  # while this one waited for its turn, the same page asked again
             try:
                 answer = {"score": self.score, "write": self.write}[kind](message)
-            except (
-                Exception
-            ) as error:  # of a judge, a model, a tokenizer: the reader is told, in the widget
-                answer = {"error": clean(f"{type(error).__name__}: {error}")[:2000]}
+            except Exception as error:  # of a judge, a model: the reader is told, in the widget
+                answer = {"error": storable(f"{type(error).__name__}: {error}")[:2000]}
         self.send({"kind": kind, "page": page, "turn": turn, **answer})
 
 
@@ -317,7 +285,8 @@ def choose_problems(
     if isinstance(problems, list):
         if not begin + problems or not all(isinstance(p, Problem) for p in problems):
             raise ValueError(
-                f"problems must be a number from 1 to 50, or a list of one or more problems; got {shown(problems)}"
+                "problems must be a number from 1 to 50, or a list of one or more problems; got "
+                f"{shown(problems)}"
             )
         return begin + [p for p in problems if p.id not in {b.id for b in begin}]
     check_range("problems", problems, int, 1, 50)
@@ -337,18 +306,13 @@ def number(asked: dict[str, Any], name: str, most: int) -> int:
 def text_of(asked: dict[str, Any], name: str) -> str:
     value = asked.get(name, "")
     if not isinstance(value, str) or len(value) > MOST_CHARACTERS:
+        got = len(value) if isinstance(value, str) else type(value).__name__
         raise ValueError(
-            f"{name} must be a text of at most {MOST_CHARACTERS} characters; got {len(value) if isinstance(value, str) else type(value).__name__}"
+            f"{name} must be a text of at most {MOST_CHARACTERS} characters; got {got}"
         )
-    return clean(
-        value
-    )  # half of a surrogate pair, which a page can send, is nothing a tokenizer can read
+    # half of a surrogate pair, which a page can send, is nothing a tokenizer can read
+    return storable(value)
 
 
 def texts_of(asked: dict[str, Any]) -> dict[str, str]:
     return {name: text_of(asked, name) for name in ("feedback", "solution")}
-
-
-def finite(value: float) -> float | None:
-    """None for what JSON has no word for."""
-    return value if math.isfinite(value) else None

@@ -10,7 +10,7 @@ import jupytext
 import nbformat
 import pytest
 
-from sdpo_lab.views.page import source
+from sdpo_lab.views.page import bundle
 from tests.browser.jupyterlab import Notebook, server, write
 from tests.browser.kernels import KERNELS, environment, need
 
@@ -381,7 +381,7 @@ def test_nine_charts_of_five_thousand_steps_are_drawn_at_once(page, root):
     page.set_content(
         "<!DOCTYPE html><meta charset=utf-8>"
         "<div id=large style='width: 860px'></div><div id=small style='width: 300px'></div>"
-        f"<script>{source('dom.js', 'chart.js')}</script>"
+        f"<script>const {{ chart }} = {bundle('chart')};</script>"
     )
     times = page.evaluate("""() => {
         const kinds = ["smooth", "line", "sparse"];
@@ -421,7 +421,7 @@ def test_a_real_run_is_measured_saved_looked_into_and_wound_back(lab, page, shot
 
     # a click on an attempt: its tokens
     dash["attempts"].locator("button.attempt").nth(1).click()
-    dash["sdpo-strip"].first.wait_for(timeout=20_000)
+    dash["sdpo-compact"].first.wait_for(timeout=20_000)
     assert (
         "Scored by the weights after step" in dash["tokens-note"].inner_text()
         and dash["tokens"].locator(".token").count() > 3

@@ -109,7 +109,7 @@ def test_a_run_wound_back(lab, page, shots):
     slider.shows(truth[1])
 
     # tokens: by mouse and along the row by keyboard; other quantities
-    tokens, detail = slider.root.get_by_role("option"), slider["strip-detail"]
+    tokens, detail = slider.root.get_by_role("option"), slider["compact-detail"]
     tokens.nth(1).hover()
     assert "token 2 of" in detail.inner_text()
     tokens.nth(0).click()
@@ -129,7 +129,7 @@ def test_a_run_wound_back(lab, page, shots):
         "onerror='window.hacked = 1'>" in slider["rewind-about"].inner_text()
         and "\\u202eend" in slider["rewind-about"].inner_text()
     )
-    assert "<img" in slider["strip-text"].inner_text().replace("\u200b", "")
+    assert "<img" in slider["compact-text"].inner_text().replace("\u200b", "")
     assert slider.root.locator("img").count() == 0 and page.evaluate("window.hacked === undefined")
 
     # who looks back stays there when the run goes on; who looks at the newest follows

@@ -30,7 +30,7 @@ from sdpo_lab.views import (
     group_view,
     token_view,
 )
-from sdpo_lab.views.charts import escape
+from sdpo_lab.views.html import escape, storable
 from tests.hostile.texts import CORPUS, TEXTS, Page, many, same_shape, whole
 from tests.shared.fake_trainer import FakeTrainer
 
@@ -248,10 +248,9 @@ def test_what_pages_are_sent_is_data(summary, text, feedback):
         dash.result()
     keep(dash.news(0))
     told = json.dumps(sent[-1], ensure_ascii=False)
-    assert (
-        json.dumps(feedback[:100].encode("utf-8", "replace").decode(), ensure_ascii=False)[1:-1]
-        in told
-    ), "the page is told what went wrong, as it was said"
+    assert json.dumps(storable(feedback[:100]), ensure_ascii=False)[1:-1] in told, (
+        "the page is told what went wrong, as it was said"
+    )
     same_shape(dash.summary()._repr_html_(), summary)
 
 

@@ -14,7 +14,7 @@ import sdpo_lab as lab
 from sdpo_lab.analysis.contexts import PRESETS
 from sdpo_lab.core.rollouts import Rollout
 from sdpo_lab.views import playground
-from sdpo_lab.views.page import source
+from sdpo_lab.views.page import style
 from sdpo_lab.views.playground import KEPT, MOST_CHARACTERS, Playground
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\n\u202egnp.exe\x00\ud83d<|im_end|>{{"
@@ -366,7 +366,7 @@ def test_its_styles_leave_the_token_view_alone():
         "good",
         "bad",
         "code",
-    } and ".sdpo-play .code:not(.sdpo-tokens .code)" in source("playground.css")
+    } and ".sdpo-play .code:not(.sdpo-tokens .code)" in style("playground")
 
 
 def test_a_problem_and_an_attempt_of_ones_own(build, tiny):

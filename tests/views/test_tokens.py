@@ -15,17 +15,10 @@ import torch
 
 import sdpo_lab as lab
 from sdpo_lab.core.task import Problem
-from sdpo_lab.views.tokens import (
-    SHARE,
-    STEPS,
-    limit,
-    page_data,
-    prompts,
-    source,
-    token_view,
-    view_data,
-    visible,
-)
+from sdpo_lab.views.html import visible
+from sdpo_lab.views.page import STATIC, bundle, style, without_comments
+from sdpo_lab.views.token_data import SHARE, STEPS, limit, page_data, prompts, view_data
+from sdpo_lab.views.tokens import token_view
 
 PROBLEM = Problem("p", [{"role": "user", "content": "Will it rain in Oslo?"}])
 COMPLETION, FEEDBACK = (
@@ -309,17 +302,20 @@ def test_nothing_comes_from_elsewhere(credit):
     )
 
 
-def test_the_sources_are_one_function_and_rules_for_one_class():
-    script = source("token_view.js")
-    assert (
-        re.findall(r"^(?:async )?function \w+", (script.splitlines()[0]))
-        == ["function sdpoTokenView"]
-        and "</" not in script
-        and "<!--" not in script
-    )
-    # what is stripped is comments, not text that looks like one
-    assert "//" not in script.replace("://", "") and script.count("{") == script.count("}")
-    rules = re.sub(r"@[^{]+\{", "", source("token_view.css"))
+@pytest.mark.parametrize("name", sorted(path.stem for path in STATIC.glob("*.js")))
+def test_every_script_is_a_module_and_stands_in_html(name):
+    text, code = (STATIC / f"{name}.js").read_text(encoding="utf-8"), bundle(name)
+    assert "\nexport " in text and not re.search(r"^\s*(import|export)\b", code, re.MULTILINE)
+    for other in re.findall(r'from "\./(\w+)\.js";', text):
+        assert code.count(f"const ${other} = ") == 1, other
+    assert "</" not in code and "<!--" not in code
+    # only whole lines are left out as comments, and no text goes over a line's end
+    assert without_comments('a("  //");\n  // b\nc; // d') == 'a("  //");\nc; // d'
+    assert all(line.count("`") % 2 == 0 for line in text.splitlines() if "//" not in line)
+
+
+def test_the_styles_are_rules_for_one_class():
+    rules = re.sub(r"@[^{]+\{", "", style("token_view"))
     for selectors in re.findall(r"([^{}]+)\{[^{}]*\}", rules):
         assert all(
             ".sdpo-" in part
@@ -350,7 +346,7 @@ def test_the_size_of_the_page(tiny):
 
 
 def test_the_repr_of_a_credit_is_the_view_and_a_file_can_be_written(credit, tmp_path):
-    assert "sdpoTokenView" in credit._repr_html_()
+    assert "tokenView" in credit._repr_html_()
     path = token_view(credit).save(tmp_path / "view.html")
     assert path.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     assert (

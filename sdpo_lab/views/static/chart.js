@@ -1,13 +1,8 @@
-// Lines over the steps of a run, as SVG. Behind dom.js.
+// Lines over the steps of a run, as SVG.
 
-const short = (v) => (v && Math.abs(v) < 1e-3 ? v.toExponential(1) : String(Number(v.toPrecision(3))));
-const letter = (k) => (k < 26 ? String.fromCharCode(97 + k) : String(k + 1));
-
-function picture(parent, attributes) {
-  const svg = parent.appendChild(document.createElementNS("http://www.w3.org/2000/svg", "svg"));
-  for (const [name, value] of Object.entries(attributes)) svg.setAttribute(name, value);
-  return svg;
-}
+import { make } from "./dom.js";
+import { letter, short } from "./numbers.js";
+import { picture } from "./svg.js";
 
 function ticks(low, high, most) {
   const size = 10 ** Math.floor(Math.log10((high - low) / most || 1));
@@ -43,7 +38,7 @@ function thinned(list, most) {
 //   draw(points, marks, first, last)   points {step, [key]: number or null}, ascending; marks: the points at which something was changed
 //   look(step)                         a line there, Infinity for none
 //   svg, stepAt(px)
-function chart(parent, { hook, series, height, unit = false, small = false, empty = "" }) {
+export function chart(parent, { hook, series, height, unit = false, small = false, empty = "" }) {
   const pad = small ? { left: 36, right: 6, top: 6, bottom: 8 } : { left: 38, right: 14, top: 20, bottom: 26 };
   const svg = picture(parent, { height, class: hook, "data-testid": hook, role: "img", ...(small ? {} : { tabindex: 0 }) });
   let points = [], marks = [], first = 1, last = 2, cursor = Infinity, width = 0;

@@ -1,5 +1,13 @@
 // The page's half of the dashboard: asks for news and draws it. Every text is set as text, never as HTML.
-// In front of it stand dom.js, chart.js, strip.js, rewind.js, knobs.js and attempts.js.
+
+import { attemptList } from "./attempts.js";
+import { chart } from "./chart.js";
+import { make, plain, show } from "./dom.js";
+import { knobPanel } from "./knobs.js";
+import { letter, short } from "./numbers.js";
+import { rewind } from "./rewind.js";
+import { picture } from "./svg.js";
+
 const WORDS = {
   waiting: "Waiting for the kernel", gone: "Gone", ready: "Ready", running: "Running", pausing: "Pausing after this step", paused: "Paused",
   stopping: "Stopping after this step", stopped: "Stopped", finished: "Finished", failed: "Failed",

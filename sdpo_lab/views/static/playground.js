@@ -1,5 +1,9 @@
 // The page's half of the playground: sends what the reader chose and wrote, and draws the answer. Every text is set as text, never as HTML.
-// In front of it stand dom.js and token_view.js, whose `sdpoTokenView` draws the attempt.
+
+import { emptied, literal, make, plain, show } from "./dom.js";
+import { rounded, verdict } from "./numbers.js";
+import { tokenView } from "./token_view.js";
+
 const EDITED = "", TYPED = "typed";
 // Why a preset may not be there
 const MISSING = {
@@ -13,9 +17,7 @@ function line(text, most) {
   return flat.length > most ? flat.slice(0, most) + " …" : flat || "(empty)";
 }
 
-const emptied = (element) => { element.replaceChildren(); return element; };
 const signed = (v) => (v === null ? "infinite" : (v > 0.005 ? "+" : v < -0.005 ? "−" : "") + Math.abs(v).toFixed(2));
-const verdict = (v) => (v.right ? ["good", "✓", "right"] : v.reward > 0 ? ["part", "½", `partly right, reward ${Number(v.reward.toPrecision(3))}`] : ["bad", "✗", "wrong"]);
 
 function render({ model, el }) {
   const setup = model.get("setup"), page = Math.random().toString(36).slice(2);
@@ -91,8 +93,9 @@ function render({ model, el }) {
   const written = make(own, "div", { hook: "fresh", "aria-live": "polite" });
 
   function judgement(parent, v, text = null) {
-    const [kind, sign, name] = verdict(v);
-    make(parent, "span", { class: `mark ${kind}` }, `${sign} ${name}`);
+    const [kind, sign, name] = verdict(v.reward, v.right);
+    const reward = kind === "part" ? `, reward ${rounded(v.reward)}` : "";
+    make(parent, "span", { class: `mark ${kind}` }, `${sign} ${name}${reward}`);
     if (text !== null) literal(make(parent, "code", { class: "fresh-text" }), text || "(empty)");
     if (v.feedback) literal(make(parent, "span", { class: "judge-said" }), v.feedback);
   }
@@ -178,7 +181,7 @@ function render({ model, el }) {
     if (attempt.dataset.of !== String(chosen.problem)) {
       attempt.dataset.of = chosen.problem;
       attempt.replaceChildren();
-      here.attempts.forEach((a, n) => make(attempt, "option", { value: n }, `${verdict(a)[1]} ${line(a.text, 110)}`));
+      here.attempts.forEach((a, n) => make(attempt, "option", { value: n }, `${verdict(a.reward, a.right)[1]} ${line(a.text, 110)}`));
       make(attempt, "option", { value: TYPED }, "✎ type one …");
       literal(emptied(question), here.question);
     }
@@ -219,7 +222,7 @@ function render({ model, el }) {
       const data = view ? { ...answer.view, color_by: tokens.firstChild?.dataset.quantity ?? answer.view.color_by } : answer.view;
       view?.destroy();
       tokens.replaceChildren();
-      view = sdpoTokenView(make(tokens, "div"), data);
+      view = tokenView(make(tokens, "div"), data);
       viewed = key;
     }
     root.dataset.drawn = answer.turn ?? 0;

@@ -1,28 +1,64 @@
-// A run that can be wound back: a slider over its steps, how far student and teacher disagreed at each, and the attempt at the chosen one.
-// Needs dom.js and strip.js. `ask(message)` sends {kind: "rewind", step}; the answer {kind: "past", step, picture}, or {..., error}, goes to `receive`.
-// Returns
+// A run that can be wound back: a slider over its steps, how far student and teacher disagreed at
+// each, and the attempt at the chosen one.
+//
+// `ask(message)` sends {kind: "rewind", step}; the answer {kind: "past", step, picture}, or
+// {..., error}, goes to `receive`. Returns
 //   update(steps)     the steps there are now, ascending; whoever looks at the newest follows
 //   receive(message)  the answer
+//   waits()           is an answer on its way
 //   destroy()
-function rewind(parent, ask) {
-  const HEIGHT = 58, EDGE = 9, GAP = 250, PATIENCE = 30000;  // px, px (half of a slider's thumb), ms between steps that play, ms for an answer
-  let steps = [], wanted = null, shown = null, course = null, view = null, asked = 0, waiting = null, playing = null, width = 0;
 
-  const root = make(parent, "section", { hook: "sdpo-rewind", "aria-label": "The run, step by step", "data-lm-suppress-shortcuts": "" });
+import { compactTokens } from "./compact_tokens.js";
+import { emptied, literal, make, plain, show } from "./dom.js";
+import { picture } from "./svg.js";
+
+const HEIGHT = 58; // px
+const EDGE = 9; // px, half of a slider's thumb
+const GAP = 250; // ms between steps that play
+const PATIENCE = 30000; // ms for an answer
+const NOTHING_YET =
+  "No step to look at yet: the first failed attempt with feedback will be followed.";
+const PLAY = "▶ Play";
+
+const nameOf = (step) => (step === 0 ? "before the first step" : `after step ${step}`);
+const capital = (text) => text.replace(/^./, (c) => c.toUpperCase());
+
+export function rewind(parent, ask) {
+  let steps = [];
+  let wanted = null; // the step the slider is at
+  let shown = null; // the step whose picture is drawn
+  let course = null; // {steps, sums, limit, question}
+  let view = null;
+  let asked = 0;
+  let waiting = null; // the step that was asked for
+  let playing = null;
+  let width = 0;
+
+  const root = make(parent, "section", {
+    hook: "sdpo-rewind", "aria-label": "The run, step by step", "data-lm-suppress-shortcuts": "",
+  });
   const head = make(root, "div", { class: "line" });
-  const play = make(head, "button", { hook: "rewind-play", type: "button" }, "▶ Play");
+  const play = make(head, "button", { hook: "rewind-play", type: "button" }, PLAY);
   const where = make(head, "output", { hook: "rewind-step" });
   const gap = make(head, "span", { hook: "rewind-sum" });
   const track = make(root, "div", { class: "track" });
-  const picture = make(track, "div", { hook: "rewind-course" });
-  const slider = make(track, "input", { hook: "rewind-slider", type: "range", min: 0, max: 0, step: 1, value: 0, "aria-label": "Step of the run" });
-  const ends = make(track, "div", { class: "ends quiet" }), first = make(ends, "span"), meaning = make(ends, "span", { class: "meaning" }), last = make(ends, "span");
+  const place = make(track, "div", { hook: "rewind-course" });
+  const slider = make(track, "input", {
+    hook: "rewind-slider", type: "range", min: 0, max: 0, step: 1, value: 0,
+    "aria-label": "Step of the run",
+  });
+  const ends = make(track, "div", { class: "ends quiet" });
+  const first = make(ends, "span");
+  const meaning = make(ends, "span", { class: "meaning" });
+  const last = make(ends, "span");
   const notice = make(root, "div", { hook: "rewind-notice", role: "status", hidden: "" });
   const about = make(root, "div", { hook: "rewind-about" });
-  const place = make(root, "div", { class: "place" });
+  const tokens = make(root, "div", { class: "place" });
 
-  const name = (step) => (step === 0 ? "before the first step" : `after step ${step}`);
-  const sum = (step) => { const k = course ? course.steps.indexOf(step) : -1; return k < 0 ? null : course.sums[k]; };
+  function sumAt(step) {
+    const k = course ? course.steps.indexOf(step) : -1;
+    return k < 0 ? null : course.sums[k];
+  }
 
   function go(index) {
     wanted = steps[Math.max(0, Math.min(steps.length - 1, index))];
@@ -30,41 +66,54 @@ function rewind(parent, ask) {
     question();
   }
 
-  // One question at a time; when its answer is here and the hand has moved on, the next.
+  const waits = () => waiting !== null && Date.now() - asked < PATIENCE;
+
+  // One question at a time; when its answer is here and the hand has moved on, the next
   function question() {
-    if (wanted === null || wanted === shown || (waiting !== null && Date.now() - asked < PATIENCE)) return;
+    if (wanted === null || wanted === shown || waits()) return;
     waiting = wanted;
     asked = Date.now();
     ask({ kind: "rewind", step: wanted });
   }
 
-  function update(found) {
+  function update(now) {
     const follows = wanted === null || wanted === steps.at(-1);
-    steps = found;
+    steps = now;
     if (!steps.length) return draw();
-    if (follows || !steps.includes(wanted)) wanted = follows ? steps.at(-1) : steps.findLast((s) => s <= wanted) ?? steps[0];
+    if (follows) wanted = steps.at(-1);
+    else if (!steps.includes(wanted)) wanted = steps.findLast((s) => s <= wanted) ?? steps[0];
     draw();
     question();
   }
 
   function receive(message) {
-    if (message.step !== waiting) return;  // another page's answer
+    if (message.step !== waiting) return; // another page's answer
     waiting = null;
-    show(notice, message.error ? plain(message.error) : message.picture.course?.trouble ? plain(message.picture.course.trouble) : "");
-    if (message.error) { shown = message.step; view = null; place.replaceChildren(); stop(); return draw(); }
     shown = message.step;
+    show(notice, plain(message.error || message.picture?.course?.trouble || ""));
+    if (message.error) {
+      view = null;
+      tokens.replaceChildren();
+      stop();
+      return draw();
+    }
     course = message.picture.course ?? { steps: [], sums: [] };
     if (view) view.update(message.picture, { limit: course.limit });
-    else view = strip(place, message.picture, { limit: course.limit });
-    tell(message.picture);
+    else view = compactTokens(tokens, message.picture, { limit: course.limit });
+    tell(message.picture.shown);
     draw();
     question();
     if (playing !== null) playing = setTimeout(next, GAP);
   }
 
-  function tell(found) {
-    const texts = { "the question": course.question, "the teacher also read a solution": found.shown.solution, "the teacher also read the feedback": found.shown.feedback,
-      "and the earlier attempt": found.shown.attempt };
+  // What the two of them read
+  function tell({ solution, feedback, attempt }) {
+    const texts = {
+      "the question": course.question,
+      "the teacher also read a solution": solution,
+      "the teacher also read the feedback": feedback,
+      "and the earlier attempt": attempt,
+    };
     about.replaceChildren();
     for (const [title, text] of Object.entries(texts)) {
       if (!text) continue;
@@ -83,7 +132,7 @@ function rewind(parent, ask) {
   function stop() {
     clearTimeout(playing ?? undefined);
     playing = null;
-    play.textContent = "▶ Play";
+    play.textContent = PLAY;
   }
 
   play.addEventListener("click", () => {
@@ -93,11 +142,15 @@ function rewind(parent, ask) {
     if (wanted === steps.at(-1)) go(0);
     else next();
   });
-  slider.addEventListener("input", () => { stop(); go(Number(slider.value)); });
-  picture.addEventListener("pointerdown", (e) => {
-    const box = picture.getBoundingClientRect();
+  slider.addEventListener("input", () => {
     stop();
-    go(Math.round(((e.clientX - box.left - EDGE) / (box.width - 2 * EDGE)) * (steps.length - 1)));
+    go(Number(slider.value));
+  });
+  place.addEventListener("pointerdown", (e) => {
+    const box = place.getBoundingClientRect();
+    const part = (e.clientX - box.left - EDGE) / (box.width - 2 * EDGE);
+    stop();
+    go(Math.round(part * (steps.length - 1)));
     slider.focus({ preventScroll: true });
     e.preventDefault();
   });
@@ -106,7 +159,8 @@ function rewind(parent, ask) {
   function along(step) {
     const after = steps.findIndex((s) => s >= step);
     if (after <= 0 || steps.length < 2) return 0;
-    return (after - (steps[after] - step) / (steps[after] - steps[after - 1])) / (steps.length - 1);
+    const before = (steps[after] - step) / (steps[after] - steps[after - 1]);
+    return (after - before) / (steps.length - 1);
   }
 
   function draw() {
@@ -116,35 +170,58 @@ function rewind(parent, ask) {
     slider.disabled = play.disabled = steps.length < 2;
     Object.assign(root.dataset, { step: shown ?? "", steps: steps.length });
     root.classList.toggle("behind", wanted !== shown);
-    where.textContent = wanted === null ? "No step to look at yet: the first failed attempt with feedback will be followed." : name(wanted).replace(/^./, (c) => c.toUpperCase());
-    const here = wanted === null ? null : sum(wanted), words = here === null ? "" : `teacher and student differ by ${here.toFixed(2)} nats in all`;
+    const sum = wanted === null ? null : sumAt(wanted);
+    const words = sum === null ? "" : `teacher and student differ by ${sum.toFixed(2)} nats in all`;
+    where.textContent = wanted === null ? NOTHING_YET : capital(nameOf(wanted));
     gap.textContent = words || (wanted !== shown && wanted !== null ? "being computed" : "");
-    slider.setAttribute("aria-valuetext", wanted === null ? "no step yet" : name(wanted) + (words ? ", " + words : ""));
+    const value = wanted === null ? "no step yet" : nameOf(wanted) + (words && ", " + words);
+    slider.setAttribute("aria-valuetext", value);
     first.textContent = steps.length ? String(steps[0]) : "";
     last.textContent = steps.length > 1 ? String(steps.at(-1)) : "";
-    meaning.textContent = steps.length > 1 ? "the sum of |advantage| over the tokens, by step" : "";
+    const what = "the sum of |advantage| over the tokens, by step";
+    meaning.textContent = steps.length > 1 ? what : "";
     drawCourse(at);
   }
 
+  // The sum of |advantage| by step as an area, and a line at the chosen step
   function drawCourse(at) {
-    picture.replaceChildren();
-    const w = Math.max(120, picture.clientWidth || width || 400), points = (course?.steps ?? []).map((s, k) => [s, course.sums[k]]);
-    const top = Math.max(1e-6, ...points.map(([, v]) => v)), x = (f) => EDGE + f * (w - 2 * EDGE), y = (v) => HEIGHT - 4 - (v / top) * (HEIGHT - 20);
-    const svg = picture.appendChild(document.createElementNS("http://www.w3.org/2000/svg", "svg"));
-    for (const [key, value] of Object.entries({ width: w, height: HEIGHT, viewBox: `0 0 ${w} ${HEIGHT}`, role: "img" })) svg.setAttribute(key, value);
-    svg.setAttribute("aria-label", points.length ? `Sum of |advantage| by step: ${points[0][1].toFixed(2)} at step ${points[0][0]}, ${points.at(-1)[1].toFixed(2)} at step ${points.at(-1)[0]}` : "No step yet");
+    const w = Math.max(120, place.clientWidth || width || 400);
+    const points = (course?.steps ?? []).map((step, k) => [step, course.sums[k]]);
+    const top = Math.max(1e-6, ...points.map(([, v]) => v));
+    const x = (f) => (EDGE + f * (w - 2 * EDGE)).toFixed(1);
+    const y = (v) => (HEIGHT - 4 - (v / top) * (HEIGHT - 20)).toFixed(1);
+    const pointAt = ([step, v]) => `${v.toFixed(2)} at step ${step}`;
+    const words = points.length
+      ? `Sum of |advantage| by step: ${pointAt(points[0])}, ${pointAt(points.at(-1))}`
+      : "No step yet";
+    const svg = picture(emptied(place), {
+      width: w, height: HEIGHT, viewBox: `0 0 ${w} ${HEIGHT}`, role: "img", "aria-label": words,
+    });
     if (!points.length || !steps.length) return;
-    const line = points.map(([s, v], k) => `${k ? "L" : "M"}${x(along(s)).toFixed(1)} ${y(v).toFixed(1)}`).join("");
-    make(svg, "path", { class: "area", d: `${line}L${x(along(points.at(-1)[0])).toFixed(1)} ${HEIGHT - 4}L${x(along(points[0][0])).toFixed(1)} ${HEIGHT - 4}Z` });
+    const [begin, end] = [points[0], points.at(-1)].map(([step]) => x(along(step)));
+    const line = points.map(([s, v], k) => `${k ? "L" : "M"}${x(along(s))} ${y(v)}`).join("");
+    const floor = HEIGHT - 4;
+    make(svg, "path", { class: "area", d: `${line}L${end} ${floor}L${begin} ${floor}Z` });
     make(svg, "path", { class: "course", d: line });
     make(svg, "text", { x: EDGE, y: 11 }, `${top.toFixed(1)} nats`);
-    const px = x(steps.length > 1 ? at / (steps.length - 1) : 0), here = sum(wanted);
-    make(svg, "path", { class: "now", d: `M${px.toFixed(1)} 14V${HEIGHT}` });
-    if (here !== null) make(svg, "circle", { class: "now", cx: px.toFixed(1), cy: y(here).toFixed(1), r: 3.5 });
+    const now = x(steps.length > 1 ? at / (steps.length - 1) : 0);
+    make(svg, "path", { class: "now", d: `M${now} 14V${HEIGHT}` });
+    const sum = sumAt(wanted);
+    if (sum !== null) make(svg, "circle", { class: "now", cx: now, cy: y(sum), r: 3.5 });
   }
 
-  const watch = new ResizeObserver(() => { if (picture.clientWidth !== width) { width = picture.clientWidth; draw(); } });
-  watch.observe(picture);
+  const watch = new ResizeObserver(() => {
+    if (place.clientWidth === width) return;
+    width = place.clientWidth;
+    draw();
+  });
+  watch.observe(place);
   draw();
-  return { update, receive, waits: () => waiting !== null && Date.now() - asked < PATIENCE, destroy() { stop(); watch.disconnect(); } };
+
+  function destroy() {
+    stop();
+    watch.disconnect();
+  }
+
+  return { update, receive, waits, destroy };
 }

@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from sdpo_lab.views.page import source
+from sdpo_lab.views.page import bundle, style
 from sdpo_lab.views.tokens import token_view
 from tests.browser.token_view.common import FEEDBACK, QUANTITIES, TEXTS, Shown, scored
 
@@ -170,17 +170,17 @@ def test_the_prompts_unfold(view, open_page):
 
 
 def test_update_select_and_destroy(view, tiny_original, open_page, root):
-    script, style = source("dom.js", "token_view.js"), source("token_view.css")
+    script, styles = bundle("token_view"), style("token_view")
     page = open_page(
-        f"<!DOCTYPE html><meta charset=utf-8><style>{style}</style><div "
-        f"id=here></div><script>{script}</script>"
+        f"<!DOCTYPE html><meta charset=utf-8><style>{styles}</style><div "
+        f"id=here></div><script>const {{ tokenView }} = {script};</script>"
     )
     other = token_view(scored(tiny_original, TEXTS[0] + "!", 9), color_by="student").data
     page.evaluate(
         """([data]) => {
         window.told = [];
         here.addEventListener("tokenselect", (e) => told.push(e.detail));
-        window.view = sdpoTokenView(here, data);
+        window.view = tokenView(here, data);
     }""",
         [json.loads(json.dumps(view.data))],
     )
@@ -207,6 +207,10 @@ def test_update_select_and_destroy(view, tiny_original, open_page, root):
         page.evaluate("told[0]") == {"attempt": 0, "token": 4} and page.evaluate("told.length") == 3
     )
     page.evaluate("view.destroy()")
-    assert page.evaluate("here.children.length") == 0 and page.evaluate(
-        "Object.keys(window).filter((k) => k.startsWith('sdpo'))"
-    ) == ["sdpoTokenView"]
+    assert (
+        page.evaluate("here.children.length") == 0
+        and page.evaluate(
+            "Object.keys(window).filter((k) => /token|sdpo/i.test(k) && k !== 'told')"
+        )
+        == []
+    )

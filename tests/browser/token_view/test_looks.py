@@ -11,8 +11,9 @@ import sdpo_lab as lab
 from sdpo_lab.core.rollouts import Rollout
 from sdpo_lab.core.task import Verdict
 from sdpo_lab.views.groups import group_view
-from sdpo_lab.views.page import source
-from sdpo_lab.views.tokens import document, token_view, visible
+from sdpo_lab.views.html import document, visible
+from sdpo_lab.views.page import bundle, style
+from sdpo_lab.views.tokens import token_view
 from tests.browser.token_view.common import (
     FEEDBACK,
     PROBLEM,
@@ -168,15 +169,15 @@ def test_a_long_attempt_is_drawn_at_once(tiny_original, open_page, root):
     for name, values in list(a.items()):  # on to 512 tokens
         if isinstance(values, list) and len(values) == len(short.tokens):
             a[name] = (values * 2)[:512]
-    script, style = source("dom.js", "token_view.js"), source("token_view.css")
+    script, styles = bundle("token_view"), style("token_view")
     page = open_page(
-        f"<!DOCTYPE html><meta charset=utf-8><style>{style}</style><div "
-        f"id=here></div><script>{script}</script>"
+        f"<!DOCTYPE html><meta charset=utf-8><style>{styles}</style><div "
+        f"id=here></div><script>const {{ tokenView }} = {script};</script>"
     )
     times = page.evaluate(
         """([data]) => [0, 1, 2, 3, 4].map(() => {
         const began = performance.now();
-        sdpoTokenView(here, data);
+        tokenView(here, data);
         here.offsetHeight;
         return performance.now() - began;
     })""",
