@@ -8,52 +8,72 @@ function ticks(low, high, most) {
   const size = 10 ** Math.floor(Math.log10((high - low) / most || 1));
   const gap = [1, 2, 5, 10, 20].map((k) => k * size).find((g) => (high - low) / g <= most);
   const found = [];
-  for (let v = Math.ceil(low / gap - 1e-9) * gap; v <= high + gap * 1e-6; v += gap) found.push(Number(v.toPrecision(6)));
+  for (let v = Math.ceil(low / gap - 1e-9) * gap; v <= high + gap * 1e-6; v += gap)
+    found.push(Number(v.toPrecision(6)));
   return found;
 }
 
-// [step, value or null] of a series; "smooth" is an average that forgets, "sparse" leaves out the steps where nothing was measured
+// [step, value or null] of a series; "smooth" is an average that forgets, "sparse" leaves out the
+// steps where nothing was measured
 function values(points, { key, kind }) {
-  let now = null;
+  let average = null;
+  const smoothed = (v) => (average = average === null ? v : average + 0.4 * (v - average));
   if (kind === "sparse") return points.filter((p) => p[key] !== null).map((p) => [p.step, p[key]]);
-  return points.map((p) => [p.step, p[key] === null || kind !== "smooth" ? p[key] : (now = now === null ? p[key] : now + 0.4 * (p[key] - now))]);
+  const plain = kind !== "smooth";
+  return points.map(({ step, [key]: v }) => [step, plain || v === null ? v : smoothed(v)]);
 }
 
-// Of many points the lowest and the highest of each stretch, so that drawing takes as long for 5000 steps as for 500, and no spike is lost
+// Of many points the lowest and the highest of each stretch, so that drawing takes as long for
+// 5000 steps as for 500, and no spike is lost
 function thinned(list, most) {
   const size = Math.ceil((2 * list.length) / most), found = [];
   if (size < 3) return list;
   for (let start = 0; start < list.length; start += size) {
     const part = list.slice(start, start + size), there = part.filter(([, v]) => v !== null);
     if (!there.length) { found.push(part[0]); continue; }
-    const low = there.reduce((a, b) => (b[1] < a[1] ? b : a)), high = there.reduce((a, b) => (b[1] > a[1] ? b : a));
+    const low = there.reduce((a, b) => (b[1] < a[1] ? b : a));
+    const high = there.reduce((a, b) => (b[1] > a[1] ? b : a));
     found.push(...(low === high ? [low] : low[0] < high[0] ? [low, high] : [high, low]));
   }
   if (found.at(-1) !== list.at(-1)) found.push(list.at(-1));
   return found;
 }
 
-// A chart at the end of `parent`. `series`: {key, name, kind: "smooth" | "line" | "sparse"}, the last drawn on top; `height` in px; values from 0 to 1 at
+// A chart at the end of `parent`. `series`: {key, name, kind: "smooth" | "line" | "sparse"}, the
+// last drawn on top; `height` in px; values from 0 to 1 at
 // least where `unit` is true; `small` leaves out letters and legend. Returns
-//   draw(points, marks, first, last)   points {step, [key]: number or null}, ascending; marks: the points at which something was changed
+//   draw(points, marks, first, last)   points {step, [key]: number or null}, ascending; marks: the
+//                                      points at which something was changed
 //   look(step)                         a line there, Infinity for none
 //   svg, stepAt(px)
 export function chart(parent, { hook, series, height, unit = false, small = false, empty = "" }) {
-  const pad = small ? { left: 36, right: 6, top: 6, bottom: 8 } : { left: 38, right: 14, top: 20, bottom: 26 };
-  const svg = picture(parent, { height, class: hook, "data-testid": hook, role: "img", ...(small ? {} : { tabindex: 0 }) });
+  const pad = small
+    ? { left: 36, right: 6, top: 6, bottom: 8 }
+    : { left: 38, right: 14, top: 20, bottom: 26 };
+  const svg = picture(parent, {
+    height, class: hook, "data-testid": hook, role: "img", ...(small ? {} : { tabindex: 0 }),
+  });
   let points = [], marks = [], first = 1, last = 2, cursor = Infinity, width = 0;
 
-  const x = (step) => pad.left + ((step - first) / (last - first)) * (width - pad.right - pad.left);
-  const stepAt = (px) => first + ((px - pad.left) / (width - pad.right - pad.left)) * (last - first);
+  const room = () => width - pad.right - pad.left;
+  const x = (step) => pad.left + ((step - first) / (last - first)) * room();
+  const stepAt = (px) => first + ((px - pad.left) / room()) * (last - first);
 
   function render() {
     width = Math.max(small ? 120 : 280, parent.clientWidth || 600);
-    const wall = width - pad.right, floor = height - pad.bottom, drawn = series.filter(({ key }) => points.some((p) => p[key] !== null));
+    const wall = width - pad.right, floor = height - pad.bottom;
+    const drawn = series.filter(({ key }) => points.some((p) => p[key] !== null));
     svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
     svg.setAttribute("width", width);
     svg.replaceChildren();
     let low = unit ? 0 : Infinity, high = unit ? 1 : -Infinity;
-    for (const p of points) for (const { key } of drawn) if (p[key] !== null) { low = Math.min(low, p[key]); high = Math.max(high, p[key]); }
+    for (const { key } of drawn) {
+      for (const { [key]: v } of points) {
+        if (v === null) continue;
+        low = Math.min(low, v);
+        high = Math.max(high, v);
+      }
+    }
     if (low > high) [low, high] = [0, 1];
     if (low === high) [low, high] = [low - Math.abs(low || 1) / 2, high + Math.abs(high || 1) / 2];
     const y = (v) => pad.top + ((high - v) / (high - low)) * (floor - pad.top);
@@ -76,19 +96,26 @@ export function chart(parent, { hook, series, height, unit = false, small = fals
       make(svg, "text", { class: "flag", x: flag, y: 14, "text-anchor": "middle" }, letter(k));
     });
     for (const one of drawn) {
-      const place = ([step, v]) => `${x(step).toFixed(1)} ${y(v).toFixed(1)}`, list = thinned(values(points, one), width);
-      const d = list.map((p, k) => (p[1] === null ? "" : (list[k - 1]?.[1] ?? null) === null ? "M" + place(p) + "h0" : "L" + place(p))).join("");
+      const place = ([step, v]) => `${x(step).toFixed(1)} ${y(v).toFixed(1)}`;
+      const dot = (p) => (p[1] === null ? "" : `M${place(p)}h0`);
+      const list = thinned(values(points, one), width);
+      const starts = (k) => (list[k - 1]?.[1] ?? null) === null;
+      const d = list.map((p, k) => (p[1] === null || starts(k) ? dot(p) : "L" + place(p))).join("");
       make(svg, "path", { class: "line " + one.key, d });
-      const raw = one.kind === "sparse" ? (list.length < 100 ? list : []) : one.kind === "smooth" ? thinned(values(points, { key: one.key }), width) : [];
-      make(svg, "path", { class: "dots " + one.key, d: raw.map((p) => (p[1] === null ? "" : `M${place(p)}h0`)).join("") });
+      let raw = [];
+      if (one.kind === "sparse" && list.length < 100) raw = list;
+      if (one.kind === "smooth") raw = thinned(values(points, { key: one.key }), width);
+      make(svg, "path", { class: "dots " + one.key, d: raw.map(dot).join("") });
     }
-    if (!points.length && empty) make(svg, "text", { class: "empty", x: width / 2, y: height / 2, "text-anchor": "middle" }, empty);
+    const middle = { x: width / 2, y: height / 2, "text-anchor": "middle" };
+    if (!points.length && empty) make(svg, "text", { class: "empty", ...middle }, empty);
     drawCursor();
   }
 
   function drawCursor() {
     svg.querySelector(".cursor")?.remove();
-    if (cursor < Infinity && points.length) make(svg, "path", { class: "cursor", d: `M${x(cursor)} ${pad.top}V${height - pad.bottom}` });
+    if (cursor === Infinity || !points.length) return;
+    make(svg, "path", { class: "cursor", d: `M${x(cursor)} ${pad.top}V${height - pad.bottom}` });
   }
 
   return {

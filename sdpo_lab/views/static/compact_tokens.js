@@ -122,7 +122,8 @@ export function compactTokens(parent, data, options = {}) {
 
   text.addEventListener("pointerleave", () => look(null));
   text.addEventListener("keydown", (e) => {
-    const places = { ArrowLeft: chosen - 1, ArrowRight: chosen + 1, Home: 0, End: boxes.length - 1 };
+    const end = boxes.length - 1;
+    const places = { ArrowLeft: chosen - 1, ArrowRight: chosen + 1, Home: 0, End: end };
     const to = places[e.key];
     if (to === undefined) return;
     e.preventDefault();

@@ -1,4 +1,5 @@
-// The page's half of the dashboard: asks for news and draws it. Every text is set as text, never as HTML.
+// The page's half of the dashboard: asks for news and draws it. Every text is set as text, never
+// as HTML.
 
 import { attemptList } from "./attempts.js";
 import { chart } from "./chart.js";
@@ -9,20 +10,37 @@ import { rewind } from "./rewind.js";
 import { picture } from "./svg.js";
 
 const WORDS = {
-  waiting: "Waiting for the kernel", gone: "Gone", ready: "Ready", running: "Running", pausing: "Pausing after this step", paused: "Paused",
+  waiting: "Waiting for the kernel", gone: "Gone", ready: "Ready", running: "Running",
+  pausing: "Pausing after this step", paused: "Paused",
   stopping: "Stopping after this step", stopped: "Stopped", finished: "Finished", failed: "Failed",
 };
 const ENDED = ["finished", "stopped", "failed"], AWAY = ["waiting", "gone"];
 const RESTING = ["ready", "running", "paused"], SOON = 300;  // ms
-const SMALL = [["reward", "Mean reward", "smooth"], ["held_out", "Held-out accuracy", "sparse"], ["teacher", "Teacher's accuracy", "sparse"], ["loss", "Loss", "smooth"],
-  ["active", "Active fraction", "smooth"], ["entropy", "Entropy, nats", "smooth"], ["length", "Length, tokens", "smooth"], ["grad_norm", "Gradient norm", "smooth"]];
+const SMALL = [
+  ["reward", "Mean reward", "smooth"], ["held_out", "Held-out accuracy", "sparse"],
+  ["teacher", "Teacher's accuracy", "sparse"], ["loss", "Loss", "smooth"],
+  ["active", "Active fraction", "smooth"], ["entropy", "Entropy, nats", "smooth"],
+  ["length", "Length, tokens", "smooth"], ["grad_norm", "Gradient norm", "smooth"],
+];
+const FRACTIONS = ["reward", "held_out", "teacher", "active"];
+const WRITE = "Write the whole run to disk at the next step boundary";
+const SILENT = {
+  early: "No answer from the kernel yet: it is busy with a cell, or the run behind this picture "
+    + "is gone. Run the cell again for a new one.",
+  quiet: "No answer from the kernel: it is busy with a cell, was restarted, or is gone. "
+    + "This is the last picture it sent.",
+  busy: "The kernel is busy with a cell: what you chose waits for its end.",
+  gone: "The kernel was restarted or has ended, and this run with it: what you see is its last "
+    + "picture. ",
+};
 const clock = (s) => new Date(1000 * Math.round(s)).toISOString().slice(s < 3599.5 ? 14 : 11, 19);
 
 function render({ model, el }) {
   const setup = model.get("setup");
   const root = make(el, "div", { hook: "sdpo-dash", role: "group", "aria-label": "Training run" });
-  root.setAttribute("data-lm-suppress-shortcuts", "");  // keys pressed here are meant for here: JupyterLab would take them for its own commands
-  let points = [], changes = {}, next = 0, seen = -1, news = setup.news, answered = false, gone = false, drawn = "", past = "[]";
+  root.setAttribute("data-lm-suppress-shortcuts", "");
+  let points = [], changes = {}, next = 0, seen = -1, drawn = "", past = "[]";
+  let news = setup.news, answered = false, gone = false;
   let asked = 0, wished = 0, heard = Date.now(), closed = 0, saving = false;  // times in ms
   const state = () => (gone ? "gone" : answered ? news.state : "waiting");
   const over = () => ENDED.includes(state()) || AWAY.includes(state());
@@ -45,7 +63,10 @@ function render({ model, el }) {
   const go = button("run", "", "", () => go.dataset.action);
   const one = button("step", "Single step", "Exactly one step, then rest", () => "step");
   const end = button("stop", "Stop", "End this run; what was learned stays", () => "stop");
-  const keep = button("save", "Save", "Write the whole run to disk at the next step boundary", () => { saving = true; return "save"; });
+  const keep = button("save", "Save", WRITE, () => {
+    saving = true;
+    return "save";
+  });
   const first = make(controls, "div", { class: "first" });
 
   const fold = (hook, title) => {
@@ -59,7 +80,8 @@ function render({ model, el }) {
   // messages
   const notes = make(root, "div", { class: "notes" });
   const note = (hook, role) => make(notes, "div", { hook, role, hidden: "" });
-  const silent = note("silent", "status"), failure = note("failure", "alert"), notice = note("notice", "status"), warning = note("warning", "status");
+  const silent = note("silent", "status"), failure = note("failure", "alert");
+  const notice = note("notice", "status"), warning = note("warning", "status");
   const saved = note("saved", "status");
 
   // charts and attempts
@@ -68,14 +90,19 @@ function render({ model, el }) {
   const legend = make(left, "div", { class: "dash-legend" });
   const item = (key, name) => {
     const label = make(legend, "span", { class: "item" });
-    make(picture(label, { width: 24, height: 10, "aria-hidden": "true" }), "path", { class: "line " + key, d: "M1 5H23" });
+    const sample = picture(label, { width: 24, height: 10, "aria-hidden": "true" });
+    make(sample, "path", { class: "line " + key, d: "M1 5H23" });
     label.append(name);
     return label;
   };
   item("reward", "student: mean reward (dots: each step, line: smoothed)");
-  const taught = item("teacher", setup.evaluate ? `teacher: its accuracy on test problems, every ${setup.evaluate} steps` : "teacher: its accuracy on test problems");
-  const main = chart(left, { hook: "chart", height: 250, unit: true, empty: "No step yet: press Start, or take a single step.",
-    series: [{ key: "teacher", kind: "sparse" }, { key: "reward", kind: "smooth" }] });
+  const every = setup.evaluate ? `, every ${setup.evaluate} steps` : "";
+  const measured = item("teacher", "teacher: its accuracy on test problems" + every);
+  const main = chart(left, {
+    hook: "chart", height: 250, unit: true,
+    empty: "No step yet: press Start, or take a single step.",
+    series: [{ key: "teacher", kind: "sparse" }, { key: "reward", kind: "smooth" }],
+  });
   const readout = make(left, "div", { hook: "readout" });
   const list = make(left, "ul", { hook: "changes" });
   const below = make(root, "div", { class: "below" });
@@ -84,9 +111,16 @@ function render({ model, el }) {
   const small = SMALL.map(([key, name, kind]) => {
     const box = make(grid, "div", { class: "one" }), line = make(box, "div", { class: "one-head" });
     make(line, "span", {}, name);
-    return { key, value: make(line, "output"), ...chart(box, { hook: "chart-" + key, height: 92, small: true, unit: ["reward", "held_out", "teacher", "active"].includes(key), series: [{ key, kind }] }) };
+    return {
+      key, value: make(line, "output"),
+      ...chart(box, {
+        hook: "chart-" + key, height: 92, small: true, unit: FRACTIONS.includes(key),
+        series: [{ key, kind }],
+      }),
+    };
   });
-  const back = setup.rewind ? rewind(fold("rewind", "Rewind: one attempt at any step of this run"), ask) : null;
+  const title = "Rewind: one attempt at any step of this run";
+  const back = setup.rewind ? rewind(fold("rewind", title), ask) : null;
 
   function ask(message) {
     const now = Date.now();
@@ -99,22 +133,37 @@ function render({ model, el }) {
     }
   }
 
+  // ms until the next question: what somebody waits for is asked for at once; else seldom, since
+  // every question costs the training time
+  function pause() {
+    if (gone) return 10000;
+    if (saving || attempts.waits() || back?.waits() || root.querySelector(".knob.waits")) return 0;
+    if (ENDED.includes(state())) return 3000;
+    return RESTING.includes(state()) ? setup.interval : 0;
+  }
+
+  function silence(now, quiet) {
+    const again = () =>
+      `It was saved after step ${news.saved[0]}: `
+      + `SDPOTrainer.resume("${plain(news.saved[1])}") goes on from there.`;
+    if (gone) return SILENT.gone + (news.saved ? again() : "Run the cell again for a new one.");
+    if (!answered && now - heard > 3000) return SILENT.early;
+    if (quiet) return SILENT.quiet;
+    return wished && now - wished > 1500 ? SILENT.busy : "";
+  }
+
   function tick() {
-    // an answer that somebody waits for is asked for at once; else seldom, since every question costs the training time
-    const now = Date.now(), quiet = now - heard > 5000, waits = saving || attempts.waits() || back?.waits() || root.querySelector(".knob.waits");
-    const pause = gone ? 10000 : waits ? 0 : ENDED.includes(state()) ? 3000 : RESTING.includes(state()) ? setup.interval : 0;
-    if (!gone && closed && closed >= heard && now - closed > 1500) {  // and it has not been opened again
+    const now = Date.now(), quiet = now - heard > 5000, wait = pause();
+    // closed, and it has not been opened again
+    if (!gone && closed && closed >= heard && now - closed > 1500) {
       gone = true;
       draw();
     }
     root.classList.toggle("no-answer", quiet || !answered);
-    show(silent, gone ? "The kernel was restarted or has ended, and this run with it: what you see is its last picture. "
-        + (news.saved ? `It was saved after step ${news.saved[0]}: SDPOTrainer.resume("${plain(news.saved[1])}") goes on from there.` : "Run the cell again for a new one.")
-      : !answered && now - heard > 3000 ? "No answer from the kernel yet: it is busy with a cell, or the run behind this picture is gone. Run the cell again for a new one."
-      : quiet ? "No answer from the kernel: it is busy with a cell, was restarted, or is gone. This is the last picture it sent."
-      : wished && now - wished > 1500 ? "The kernel is busy with a cell: what you chose waits for its end." : "");
-    if (document.hidden || (asked && now - Math.max(asked, heard) < 5000)) return;  // one question at a time, so none pile up
-    if (now - Math.max(asked, heard) < pause) return;
+    show(silent, silence(now, quiet));
+    // one question at a time, so none pile up
+    if (document.hidden || (asked && now - Math.max(asked, heard) < 5000)) return;
+    if (now - Math.max(asked, heard) < wait) return;
     asked = 0;
     ask({ kind: "tick" });
   }
@@ -132,19 +181,25 @@ function render({ model, el }) {
     gone = false;
     closed = 0;
     if (!message.pushed) asked = wished = 0;
-    if (message.from > next && !message.cut) {  // its points are for another view, the rest is true of all; ours are on their way
+    // its points are for another view, the rest is true of all; ours are on their way
+    if (message.from > next && !message.cut) {
       news = message;
       return draw();
     }
     news = message;
     points = points.filter((p) => p.i < message.from);
-    message.points.forEach((row, k) => points.push(Object.fromEntries([["i", message.from + k], ...setup.columns.map((name, n) => [name, row[n]])])));
+    message.points.forEach((row, k) => {
+      const named = setup.columns.map((name, n) => [name, row[n]]);
+      points.push({ i: message.from + k, ...Object.fromEntries(named) });
+    });
     Object.assign(changes, message.changes);
     next = message.next;
     if (message.attempts) { seen = message.attempts.seen; attempts.draw(message.attempts); }
     if (back && JSON.stringify(message.past) !== past) {
       past = JSON.stringify(message.past);
-      back.update(message.past.flatMap(([a, b, by]) => Array.from({ length: (b - a) / by + 1 }, (_, k) => a + k * by)));
+      const span = ([a, b, by]) =>
+        Array.from({ length: (b - a) / by + 1 }, (_, k) => a + k * by);
+      back.update(message.past.flatMap(span));
     }
     draw();
     if (message.notice) tell(message.notice);
@@ -163,11 +218,14 @@ function render({ model, el }) {
     show(status, WORDS[now] || now);
     count.textContent = `step ${news.done} of ${news.steps}`;
     bar.value = news.done;
-    const rest = news.each && !ended ? ` · about ${clock(news.each * (news.steps - news.done))} left` : "";
+    const seconds = news.each * (news.steps - news.done);
+    const rest = news.each && !ended ? ` · about ${clock(seconds)} left` : "";
     const pace = (v) => Number(v.toPrecision(2));
-    const speed = !news.each ? "" : news.each > 1 ? ` · ${pace(news.each)} s/step` : ` · ${pace(1 / news.each)} steps/s`;
+    const rate = news.each > 1 ? `${pace(news.each)} s/step` : `${pace(1 / news.each)} steps/s`;
+    const speed = news.each ? ` · ${rate}` : "";
     time.textContent = `${clock(news.seconds)} elapsed${rest}${speed}`;
-    go.textContent = now === "running" ? "❚❚ Pause" : now === "ready" || ended ? "▶ Start" : "▶ Continue";
+    const start = now === "ready" || ended ? "▶ Start" : "▶ Continue";
+    go.textContent = now === "running" ? "❚❚ Pause" : start;
     go.dataset.action = now === "running" ? "pause" : "start";
     go.disabled = end.disabled = ended || now === "stopping";
     one.disabled = go.disabled || now === "running";
@@ -180,7 +238,10 @@ function render({ model, el }) {
   }
 
   const marked = () => points.filter((p) => changes[p.step]);
-  const range = () => [points[0]?.step ?? 1, Math.max(setup.first + setup.steps, points.at(-1)?.step ?? 0, (points[0]?.step ?? 1) + 1)];
+  const range = () => {
+    const first = points[0]?.step ?? 1;
+    return [first, Math.max(setup.first + setup.steps, points.at(-1)?.step ?? 0, first + 1)];
+  };
 
   function drawCharts(force = false) {
     const mark = `${next} ${points.length} ${left.clientWidth} ${charts.open}`;
@@ -188,7 +249,7 @@ function render({ model, el }) {
     drawn = mark;
     const marks = marked();
     main.draw(points, marks, ...range());
-    taught.hidden = !setup.evaluate && !points.some((p) => p.teacher !== null);
+    measured.hidden = !setup.evaluate && !points.some((p) => p.teacher !== null);
     if (charts.open) for (const one of small) one.draw(points, marks, ...range());
     look(Infinity);
     if (list.children.length === marks.length) return;
@@ -196,37 +257,52 @@ function render({ model, el }) {
     marks.forEach((p, k) => {
       const line = make(list, "li");
       make(line, "b", {}, letter(k));
-      line.append(` from step ${p.step}: ` + Object.entries(changes[p.step]).map(([f, v]) => `${f} ${typeof v === "number" ? short(v) : plain(String(v))}`).join(", "));
+      const word = (v) => (typeof v === "number" ? short(v) : plain(String(v)));
+      const words = Object.entries(changes[p.step]).map(([f, v]) => `${f} ${word(v)}`);
+      line.append(` from step ${p.step}: ` + words.join(", "));
     });
   }
 
   // What is known of the step under the pointer, or of the newest; in all charts at once
   let looked = null;
   function look(step) {
-    const newest = points.at(-1), at = step < Infinity ? points.reduce((a, p) => (Math.abs(p.step - step) < Math.abs(a.step - step) ? p : a), newest) : newest;
+    const newest = points.at(-1);
+    const nearer = (a, p) => (Math.abs(p.step - step) < Math.abs(a.step - step) ? p : a);
+    const at = step < Infinity ? points.reduce(nearer, newest) : newest;
     looked = step < Infinity ? at : null;
     main.look(looked ? at.step : Infinity);
     const latest = (key) => (looked ? at : points.findLast((p) => p[key] !== null))?.[key] ?? null;
-    if (charts.open) for (const one of small) { one.look(looked ? at.step : Infinity); one.value.textContent = latest(one.key) === null ? "–" : short(latest(one.key)); }
-    const said = !at ? "" : `step ${at.step}: mean reward ${at.reward === null ? "–" : at.reward.toFixed(2)}`
-      + (at.teacher === null ? "" : ` · teacher ${at.teacher.toFixed(2)}`) + (at.held_out === null ? "" : ` · held-out ${at.held_out.toFixed(2)}`)
+    for (const one of charts.open ? small : []) {
+      const value = latest(one.key);
+      one.look(looked ? at.step : Infinity);
+      one.value.textContent = value === null ? "–" : short(value);
+    }
+    const two = (name, v) => (v === null ? "" : ` · ${name} ${v.toFixed(2)}`);
+    const reward = at?.reward === null ? "–" : at?.reward.toFixed(2);
+    const said = !at ? "" : `step ${at.step}: mean reward ${reward}`
+      + two("teacher", at.teacher) + two("held-out", at.held_out)
       + (at.loss === null ? " · skipped, no loss" : ` · loss ${short(at.loss)}`);
     readout.textContent = said;
     main.svg.setAttribute("aria-label", "Mean reward and teacher's accuracy by step. " + said);
   }
 
   for (const one of [main, ...small]) {
-    one.svg.addEventListener("pointermove", (e) => points.length && look(one.stepAt(e.clientX - one.svg.getBoundingClientRect().left)));
-    for (const leave of ["pointerleave", "blur"]) one.svg.addEventListener(leave, () => look(Infinity));
+    one.svg.addEventListener("pointermove", (e) => {
+      if (points.length) look(one.stepAt(e.clientX - one.svg.getBoundingClientRect().left));
+    });
+    for (const leave of ["pointerleave", "blur"])
+      one.svg.addEventListener(leave, () => look(Infinity));
   }
   main.svg.addEventListener("keydown", (e) => {
     const by = { ArrowLeft: -1, ArrowRight: 1 }[e.key];
     if (!by || !points.length) return;
     e.preventDefault();
-    look(Math.max(points[0].step, Math.min(points.at(-1).step, (looked ?? points.at(-1)).step + by)));
+    const to = (looked ?? points.at(-1)).step + by;
+    look(Math.max(points[0].step, Math.min(points.at(-1).step, to)));
   });
   charts.addEventListener("toggle", () => drawCharts(true));
-  // the channel was closed, as when the kernel is restarted, or opened again: the next answer tells which
+  // the channel was closed, as when the kernel is restarted, or opened again: the next answer tells
+  // which
   const changed = () => { closed = Date.now(); asked = 0; };
   model.on("msg:custom", receive);
   model.on("comm_live_update", changed);

@@ -1,4 +1,5 @@
-// The page's half of the playground: sends what the reader chose and wrote, and draws the answer. Every text is set as text, never as HTML.
+// The page's half of the playground: sends what the reader chose and wrote, and draws the answer.
+// Every text is set as text, never as HTML.
 
 import { emptied, literal, make, plain, show } from "./dom.js";
 import { rounded, verdict } from "./numbers.js";
@@ -7,8 +8,10 @@ import { tokenView } from "./token_view.js";
 const EDITED = "", TYPED = "typed";
 // Why a preset may not be there
 const MISSING = {
-  "the real feedback": "The judge says nothing of this attempt", "another problem's feedback": "No attempt at another problem got other feedback",
-  "the answer itself": "This task does not tell its answers", "a sibling's success": "No other sampled attempt at this problem succeeded",
+  "the real feedback": "The judge says nothing of this attempt",
+  "another problem's feedback": "No attempt at another problem got other feedback",
+  "the answer itself": "This task does not tell its answers",
+  "a sibling's success": "No other sampled attempt at this problem succeeded",
 };
 
 // Text on one line of at most `most` characters
@@ -17,15 +20,30 @@ function line(text, most) {
   return flat.length > most ? flat.slice(0, most) + " …" : flat || "(empty)";
 }
 
-const signed = (v) => (v === null ? "infinite" : (v > 0.005 ? "+" : v < -0.005 ? "−" : "") + Math.abs(v).toFixed(2));
+function signed(v) {
+  if (v === null) return "infinite";
+  return (v > 0.005 ? "+" : v < -0.005 ? "−" : "") + Math.abs(v).toFixed(2);
+}
+
+const unfamiliar = (least) =>
+  `Worded like nothing this model was taught to read (least known: “${line(least, 30)}”). `
+  + "What it makes of it means little.";
+const SILENT = "No answer from the kernel: it is busy with a cell, was restarted, or is gone. "
+  + "This is the last picture it sent.";
 
 function render({ model, el }) {
   const setup = model.get("setup"), page = Math.random().toString(36).slice(2);
-  const root = make(el, "div", { hook: "sdpo-play", role: "group", "aria-label": "Feedback playground" });
-  root.setAttribute("data-lm-suppress-shortcuts", "");  // keys pressed here are meant for here: JupyterLab would take them for its own commands
-  let chosen = { problem: 0, attempt: 0, text: "", preset: setup.presets[0], feedback: "", solution: "", ...model.get("state") };
+  const root = make(el, "div", {
+    hook: "sdpo-play", role: "group", "aria-label": "Feedback playground",
+  });
+  root.setAttribute("data-lm-suppress-shortcuts", "");
+  let chosen = {
+    problem: 0, attempt: 0, text: "", preset: setup.presets[0], feedback: "", solution: "",
+    ...model.get("state"),
+  };
   let now = null;  // the newest answer that is drawn
-  let turn = 0, flying = [], heard = 0, spent = 0, timer, later, saving;  // questions are numbered; those on their way; how long answers take, ms
+  // questions are numbered; those on their way; how long answers take, ms
+  let turn = 0, flying = [], heard = 0, spent = 0, timer, later, saving;
   let writes = 0, wroteFor = 0, samples = 0, view = null, viewed = "";
 
   // the problem and the attempt
@@ -37,22 +55,32 @@ function render({ model, el }) {
   };
   const [problemBox, problem] = choice("chosen-problem", "Problem");
   const step = (by, hook, text, label) => {
-    const b = make(problemBox, "button", { type: "button", hook, "aria-label": label, title: label }, text);
-    b.addEventListener("click", () => goTo((chosen.problem + by + setup.problems.length) % setup.problems.length));
+    const b = make(problemBox, "button", {
+      type: "button", hook, "aria-label": label, title: label,
+    }, text);
+    const count = setup.problems.length;
+    b.addEventListener("click", () => goTo((chosen.problem + by + count) % count));
   };
   step(-1, "previous", "‹", "Previous problem");
   step(1, "next", "›", "Next problem");
   const question = make(root, "div", { hook: "question" });
   const [, attempt] = choice("chosen-attempt", "Attempt");
-  const typed = make(root, "textarea", { hook: "typed", rows: 2, maxlength: setup.most, spellcheck: "false", "aria-label": "Your own attempt", hidden: "" });
+  const typed = make(root, "textarea", {
+    hook: "typed", rows: 2, maxlength: setup.most, spellcheck: "false",
+    "aria-label": "Your own attempt", hidden: "",
+  });
   const judged = make(root, "div", { hook: "judged" });
 
   // what the teacher is shown
   const told = make(root, "div", { class: "told" });
   make(told, "span", { class: "heading" }, "The teacher is shown");
-  const presets = make(told, "div", { class: "presets", role: "group", "aria-label": "The teacher is shown" });
+  const presets = make(told, "div", {
+    class: "presets", role: "group", "aria-label": "The teacher is shown",
+  });
   const buttons = setup.presets.map((name) => {
-    const b = make(presets, "button", { type: "button", hook: "preset", "aria-pressed": "false" }, name);
+    const b = make(presets, "button", {
+      type: "button", hook: "preset", "aria-pressed": "false",
+    }, name);
     b.addEventListener("click", () => choose({ preset: name, ...(now?.contexts[name] ?? {}) }));
     return [name, b];
   });
@@ -61,11 +89,19 @@ function render({ model, el }) {
   for (const [name, label] of [["feedback", "Feedback"], ["solution", "Solution"]]) {
     const box = make(pair, "div", { class: "field" });
     make(box, "label", { for: `${page}-${name}` }, label);
-    const area = make(box, "textarea", { hook: name, id: `${page}-${name}`, rows: 3, maxlength: setup.most, spellcheck: "false", placeholder: "nothing" });
-    area.addEventListener("input", () => choose({ preset: EDITED, feedback: fields.feedback.area.value, solution: fields.solution.area.value }));
-    fields[name] = { area, badge: make(box, "div", { hook: `${name}-badge`, role: "status", hidden: "" }) };
+    const area = make(box, "textarea", {
+      hook: name, id: `${page}-${name}`, rows: 3, maxlength: setup.most, spellcheck: "false",
+      placeholder: "nothing",
+    });
+    area.addEventListener("input", () => {
+      const { feedback, solution } = fields;
+      choose({ preset: EDITED, feedback: feedback.area.value, solution: solution.area.value });
+    });
+    const badge = make(box, "div", { hook: `${name}-badge`, role: "status", hidden: "" });
+    fields[name] = { area, badge };
   }
-  const unknown = make(root, "div", { hook: "unknown", hidden: "" }, "It is not known what texts this model was taught to read.");
+  const unknown = make(root, "div", { hook: "unknown", hidden: "" },
+    "It is not known what texts this model was taught to read.");
   const notes = make(root, "div", { class: "notes" });
   const failure = make(notes, "div", { hook: "failure", role: "alert", hidden: "" });
   const silent = make(notes, "div", { hook: "silent", role: "status", hidden: "" });
@@ -89,7 +125,8 @@ function render({ model, el }) {
   const head = make(own, "div", { class: "own-head" });
   make(head, "span", { class: "heading" }, "The teacher's own attempt");
   for (const [hook, text, sample] of [["greedy", "Greedy", false], ["sample", "Sample one", true]])
-    make(head, "button", { type: "button", hook }, text).addEventListener("click", () => write(sample));
+    make(head, "button", { type: "button", hook }, text)
+      .addEventListener("click", () => write(sample));
   const written = make(own, "div", { hook: "fresh", "aria-live": "polite" });
 
   function judgement(parent, v, text = null) {
@@ -101,7 +138,10 @@ function render({ model, el }) {
   }
 
   // choosing
-  function goTo(n) { choose({ problem: n, attempt: 0, ...(chosen.preset === EDITED ? { preset: setup.presets[0] } : {}) }); }
+  function goTo(n) {
+    const preset = chosen.preset === EDITED ? setup.presets[0] : chosen.preset;
+    choose({ problem: n, attempt: 0, preset });
+  }
 
   function choose(what) {
     chosen = { ...chosen, ...what };
@@ -127,13 +167,21 @@ function render({ model, el }) {
     timer = setTimeout(ask, spent > 400 ? 400 : 15);
   }
 
-  const which = () => ({ problem: chosen.problem, ...(chosen.attempt === TYPED ? { text: chosen.text } : { attempt: chosen.attempt }) });
-  const contents = () => (chosen.preset === EDITED ? { feedback: chosen.feedback, solution: chosen.solution } : { preset: chosen.preset });
+  function which() {
+    const { problem, attempt, text } = chosen;
+    return attempt === TYPED ? { problem, text } : { problem, attempt };
+  }
+
+  function contents() {
+    const { preset, feedback, solution } = chosen;
+    return preset === EDITED ? { feedback, solution } : { preset };
+  }
 
   function ask() {
     const time = Date.now();
     if (flying.at(-1)?.turn === turn) return;
-    // Two on their way, so that the kernel reads one while the other travels, and only one where reading takes long. An answer asks again.
+    // Two on their way, so that the kernel reads one while the other travels, and only one where
+    // reading takes long. An answer asks again.
     // What has no answer after five seconds may have been lost, and stands in nobody's way.
     if (flying.filter((q) => time - q.began < 5000).length >= (spent < 300 ? 2 : 1)) return;
     if (chosen.attempt === TYPED && !chosen.text) {
@@ -151,7 +199,8 @@ function render({ model, el }) {
     wroteFor = turn;
     written.replaceChildren();
     make(written, "span", { class: "hush" }, "writing …");
-    model.send({ kind: "write", page, turn: writes, ...which(), ...now.shown, ...(sample ? { sample: samples++ } : {}) });
+    const extra = sample ? { sample: samples++ } : {};
+    model.send({ kind: "write", page, turn: writes, ...which(), ...now.shown, ...extra });
   }
 
   function receive(message) {
@@ -176,12 +225,18 @@ function render({ model, el }) {
   // drawing
   function drawChoices() {
     const here = setup.problems[chosen.problem];
-    if (problem.options.length === 0) setup.problems.forEach((p, n) => make(problem, "option", { value: n }, `${n + 1}. ${line(p.question, 110)}`));
+    if (problem.options.length === 0)
+      setup.problems.forEach((p, n) => {
+        make(problem, "option", { value: n }, `${n + 1}. ${line(p.question, 110)}`);
+      });
     problem.value = chosen.problem;
     if (attempt.dataset.of !== String(chosen.problem)) {
       attempt.dataset.of = chosen.problem;
       attempt.replaceChildren();
-      here.attempts.forEach((a, n) => make(attempt, "option", { value: n }, `${verdict(a.reward, a.right)[1]} ${line(a.text, 110)}`));
+      here.attempts.forEach((a, n) => {
+        const sign = verdict(a.reward, a.right)[1];
+        make(attempt, "option", { value: n }, `${sign} ${line(a.text, 110)}`);
+      });
       make(attempt, "option", { value: TYPED }, "✎ type one …");
       literal(emptied(question), here.question);
     }
@@ -189,8 +244,10 @@ function render({ model, el }) {
     typed.hidden = chosen.attempt !== TYPED;
     if (typed.value !== chosen.text) typed.value = chosen.text;
     for (const [name, b] of buttons) b.setAttribute("aria-pressed", String(name === chosen.preset));
-    for (const [name, { area }] of Object.entries(fields)) if (area.value !== chosen[name]) area.value = chosen[name];
-    buttons[0][1].textContent = chosen.preset === EDITED ? `↺ ${setup.presets[0]}` : setup.presets[0];
+    for (const [name, { area }] of Object.entries(fields))
+      if (area.value !== chosen[name]) area.value = chosen[name];
+    const reset = chosen.preset === EDITED ? "↺ " : "";
+    buttons[0][1].textContent = reset + setup.presets[0];
   }
 
   function draw(answer, key) {
@@ -210,7 +267,7 @@ function render({ model, el }) {
     judgement(judged, answer.verdict);
     for (const [name, { badge }] of Object.entries(fields)) {
       const found = answer.familiar[name];
-      show(badge, found?.unfamiliar ? `Worded like nothing this model was taught to read (least known: “${line(found.least, 30)}”). What it makes of it means little.` : "");
+      show(badge, found?.unfamiliar ? unfamiliar(found.least) : "");
     }
     unknown.hidden = answer.familiar.feedback !== null;
     bits.textContent = answer.bits === null ? "∞" : answer.bits.toFixed(answer.bits < 10 ? 2 : 1);
@@ -219,7 +276,8 @@ function render({ model, el }) {
     literal(emptied(words), answer.words[0].toUpperCase() + answer.words.slice(1));
     if (view && viewed === key) view.update(answer.view);
     else {
-      const data = view ? { ...answer.view, color_by: tokens.firstChild?.dataset.quantity ?? answer.view.color_by } : answer.view;
+      const quantity = tokens.firstChild?.dataset.quantity ?? answer.view.color_by;
+      const data = view ? { ...answer.view, color_by: quantity } : answer.view;
       view?.destroy();
       tokens.replaceChildren();
       view = tokenView(make(tokens, "div"), data);
@@ -231,21 +289,23 @@ function render({ model, el }) {
   function drawWritten(answer) {
     written.replaceChildren();
     if (answer.error) return make(written, "span", { class: "mark bad" }, answer.error);
-    make(written, "span", { class: "hush" }, answer.sample === null ? "greedy" : `sample ${answer.sample + 1}`);
+    const how = answer.sample === null ? "greedy" : `sample ${answer.sample + 1}`;
+    make(written, "span", { class: "hush" }, how);
     judgement(written, answer, answer.text);
     root.dataset.written = answer.turn;
   }
 
   function watch() {
     const waited = flying.length ? Date.now() - flying[0].began : 0;
-    show(silent, waited > 5000 ? "No answer from the kernel: it is busy with a cell, was restarted, or is gone. This is the last picture it sent."
+    show(silent, waited > 5000 ? SILENT
       : waited > 1500 ? "The kernel is busy: the picture follows." : "");
   }
 
   problem.addEventListener("change", () => goTo(Number(problem.value)));
   attempt.addEventListener("change", () => {
     if (attempt.value !== TYPED) return choose({ attempt: Number(attempt.value) });
-    choose({ attempt: TYPED, text: chosen.text || setup.problems[chosen.problem].attempts[chosen.attempt]?.text || "" });
+    const sampled = setup.problems[chosen.problem].attempts[chosen.attempt]?.text;
+    choose({ attempt: TYPED, text: chosen.text || sampled || "" });
     typed.focus();
   });
   typed.addEventListener("input", () => choose({ text: typed.value }));
