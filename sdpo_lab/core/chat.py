@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from sdpo_lab.core.checks import is_message, short_repr
 from sdpo_lab.core.special_tokens import refuse_made, special_strings, without_special
@@ -72,9 +72,10 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, Any]]) -
     What it reads besides stands with the tokenizer's other settings, and is saved with them.
     """
     settings = {"enable_thinking": False} | tokenizer.init_kwargs.get("chat_template_kwargs", {})
-    return tokenizer.apply_chat_template(
+    text = tokenizer.apply_chat_template(
         messages, tokenize=False, add_generation_prompt=True, **settings
     )
+    return cast(str, text)  # not tokenised, and one chat
 
 
 def encode_plain(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
@@ -114,8 +115,8 @@ def unused_mark(messages: list[dict[str, str]]) -> str:
 def end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
     """Ids that end an attempt: all of the generation config's, and the tokenizer's own."""
     ids = getattr(model.generation_config, "eos_token_id", None)
-    ends = set(ids) if isinstance(ids, list) else {ids}
-    ends = (ends | {tokenizer.eos_token_id}) - {None}
+    named = ids if isinstance(ids, list) else [ids]
+    ends = {i for i in (*named, tokenizer.eos_token_id) if i is not None}
     if not ends:
         raise ValueError(
             "neither the tokenizer nor the model's generation_config names an end-of-sequence "

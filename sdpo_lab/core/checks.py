@@ -57,10 +57,11 @@ def check_range(name: str, value: object, kind: type, low: float, high: float = 
     if isinstance(value, bool) or not isinstance(value, number):
         what = "a whole number" if kind is int else "a number"
         raise TypeError(f"{name} must be {what} {between}; got {short_repr(value)}")
-    if not low <= value <= high or value == math.inf:
+    real: Any = value  # the types of `numbers` have no order with a float
+    if not low <= real <= high or real == math.inf:
         raise ValueError(f"{name} must be {between}; got {short_repr(value)}")
     # Python's whole numbers have no end
-    if isinstance(value, numbers.Rational) and value > LARGEST[kind]:
+    if isinstance(value, numbers.Rational) and real > LARGEST[kind]:
         raise ValueError(f"{name} must be from {low} to {LARGEST[kind]}; got {short_repr(value)}")
     return kind(value)
 
@@ -151,7 +152,7 @@ def check_task(task: object, methods: tuple[str, ...] = ("problems", "judge")) -
             )
 
 
-def check_model(model: object, tokenizer: object) -> None:
+def check_model(model: Any, tokenizer: object) -> None:
     """Check that these are a model and a tokenizer of transformers that go together.
 
     Raises TypeError where they are not, in this order; ValueError for a model on the device "meta",
@@ -245,7 +246,7 @@ def short_repr(value: object) -> str:
     Of a tensor, an array or a model, whose reprs are pages long, what it is.
     """
     kind = type(value).__name__
-    if hasattr(value, "shape") and hasattr(value, "dtype") and getattr(value, "ndim", 0):
+    if hasattr(value, "shape") and hasattr(value, "dtype") and getattr(value, "ndim", None):
         return f"{kind} of shape {tuple(value.shape)}, {value.dtype}"
     if callable(getattr(value, "parameters", None)) or hasattr(value, "apply_chat_template"):
         return f"a {kind}"

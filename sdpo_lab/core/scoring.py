@@ -116,11 +116,13 @@ def of_like_length(rows: list[list[int]]) -> list[list[int]]:
 def cache_of_rows(cache: Cache, rows: Tensor) -> Cache:
     """A cache of some rows of another, or of one several times; the other stays as it is."""
     cache = copy.copy(cache)
-    cache.layers = [copy.copy(layer) for layer in cache.layers]
-    for layer in cache.layers:
+    # Any: not every kind of layer is declared to have keys, and they may be None before a reading
+    layers: list[Any] = [copy.copy(layer) for layer in cache.layers]
+    for layer in layers:
         # not keys[rows]: its gradients are added up in any order where there are several threads
         layer.keys = layer.keys.index_select(0, rows)
         layer.values = layer.values.index_select(0, rows)
+    cache.layers = layers
     return cache
 
 
@@ -140,10 +142,11 @@ def shared_prefixes(prompts: list[list[int]]) -> tuple[list[list[int]], list[int
     runs = best_runs(in_common)
     if runs is None:
         return [[]], [0] * len(prompts)
-    prefixes, prefix_of = [], [0] * len(prompts)
+    prefixes: list[list[int]] = []
+    prefix_of = [0] * len(prompts)
     for first, end in runs:
         # of one prompt: all but its last token, so that the rests are of like length
-        prefixes.append(os.path.commonprefix(ordered[first:end]))
+        prefixes.append(list(os.path.commonprefix(ordered[first:end])))
         for i in order[first:end]:
             prefix_of[i] = len(prefixes) - 1
     return prefixes, prefix_of
