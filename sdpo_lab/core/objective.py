@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -65,7 +65,8 @@ class Tokens:
         )
 
     def __getitem__(self, part: slice) -> Tokens:
-        return Tokens(*(None if x is None else x[part] for x in vars(self).values()))
+        given = {name: x[part] for name, x in vars(self).items() if x is not None}
+        return replace(self, **given)
 
 
 def backward(
@@ -97,7 +98,7 @@ def backward(
         loss = token_losses(config, student_logits, teacher_logits, tokens[part])
         weighted = (loss * tokens.weights[part]).sum()
         weighted.backward()
-        gradient[part] = leaf.grad
+        gradient[part] = cast(Tensor, leaf.grad)  # backward has filled it
         total = total + weighted.detach()
     if hidden.requires_grad:  # not where the head alone trains
         hidden.backward(gradient)
@@ -121,39 +122,44 @@ def token_losses(
     what is summed are the two policy gradients.
     """
     grpo_weight = c.advantage_lambda or 1 - c.distillation_weight
-    clips = dict(old_log_probs=t.old_log_probs, epsilon=c.epsilon, epsilon_high=c.epsilon_high)
-    policy_loss = partial(losses.policy_loss, student_logits, t.ids, **clips)
-    if teacher_logits is None and t.log_ratio is None:  # GRPO, or an attempt shown nothing
-        return grpo_weight * policy_loss(t.group_advantages)
-
-    log_prob = None
-    if c.distillation_mode in ("sampled_token", "sequence") or reweighted(c, t):
+    log_ratio, log_prob = t.log_ratio, None
+    if log_ratio is not None:  # "sequence"
         log_prob = losses.token_log_probs(student_logits, t.ids)
-    log_ratio = t.log_ratio
-    if c.distillation_mode == "sampled_token":
+        loss = -log_ratio * log_prob
+    elif teacher_logits is None:  # GRPO, or an attempt shown nothing
+        return grpo_weight * policy_loss(c, student_logits, t.group_advantages, t)
+    elif c.distillation_mode == "sampled_token":
+        log_prob = losses.token_log_probs(student_logits, t.ids)
         teacher_log_prob = losses.token_log_probs(teacher_logits, t.ids)
         log_ratio = losses.log_ratio(log_prob, teacher_log_prob, c.advantage_clip)
+        loss = -log_ratio * log_prob
+    else:
+        loss = divergence_loss(c, student_logits, teacher_logits, t)
 
     if log_ratio is not None and c.advantage_lambda:  # both advantages under one clip
         sdpo_advantages = (1 - grpo_weight) * t.distill_mask * log_ratio
         advantages = grpo_weight * t.group_advantages + sdpo_advantages
-        return policy_loss(advantages)
+        return policy_loss(c, student_logits, advantages, t)
 
-    if log_ratio is not None:
-        loss = -log_ratio * log_prob
-    else:
-        loss = divergence_loss(c, student_logits, teacher_logits, t)
-    if reweighted(c, t):
+    if t.old_log_probs is not None and c.distillation_is_clip is not None:
+        if log_prob is None:
+            log_prob = losses.token_log_probs(student_logits, t.ids)
         loss = loss * losses.importance_weights(log_prob, t.old_log_probs, c.distillation_is_clip)
     loss = (1 - grpo_weight) * t.distill_mask * loss
     if grpo_weight:
-        loss = loss + grpo_weight * policy_loss(t.group_advantages)
+        loss = loss + grpo_weight * policy_loss(c, student_logits, t.group_advantages, t)
     return loss
 
 
-def reweighted(c: SDPOConfig, t: Tokens) -> bool:
-    """Are SDPO's losses weighted by the ratio p / p_old?"""
-    return t.old_log_probs is not None and c.distillation_is_clip is not None
+def policy_loss(c: SDPOConfig, student_logits: Tensor, advantages: Tensor, t: Tokens) -> Tensor:
+    return losses.policy_loss(
+        student_logits,
+        t.ids,
+        advantages,
+        old_log_probs=t.old_log_probs,
+        epsilon=c.epsilon,
+        epsilon_high=c.epsilon_high,
+    )
 
 
 def divergence_loss(
