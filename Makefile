@@ -31,7 +31,7 @@ help:
 	@echo "make test          install, lint, unit tests, notebooks (nbval), wheel, browser; then some of it at Colab's versions"
 	@echo "make test-full     the same with the tests marked slow"
 	@echo "make test-colab    every notebook in a kernel of Colab's versions (make test runs two of them there)"
-	@echo "make lint          ruff alone"
+	@echo "make lint          ruff, and mypy on the core"
 	@echo "make notebooks     run notebooks/*.py and keep their outputs in the .ipynb files"
 	@echo "make small-models  make models by the recipe, from nothing (some two hours on 2 cores)"
 	@echo "make clean         remove .venv and caches (build/ keeps what small-models can resume)"
@@ -82,6 +82,7 @@ $(KERNELS)/%/.installed: constraints-%.txt tools/kernels.py | $(STAMP)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
+	$(BIN)/mypy
 
 notebooks: $(STAMP)
 	$(BIN)/python tools/notebooks.py build
@@ -93,5 +94,5 @@ chromium:
 	@sh tools/install_chromium.sh
 
 clean:
-	rm -rf $(VENV) dist .pytest_cache .ruff_cache .hypothesis test-output
+	rm -rf $(VENV) dist .pytest_cache .ruff_cache .mypy_cache .hypothesis test-output
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
