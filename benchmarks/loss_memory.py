@@ -88,7 +88,7 @@ def ours(mode: str, tokens: int):
 
     from sdpo_lab.core.config import SDPOConfig
     from sdpo_lab.core.losses import token_weights
-    from sdpo_lab.core.objective import Tokens, backward
+    from sdpo_lab.core.objective import Tokens, loss_and_backward
     from sdpo_lab.core.rollouts import Rollout
     from sdpo_lab.core.scoring import completion_hidden, token_logits
     from sdpo_lab.core.teachers import Teacher
@@ -110,7 +110,7 @@ def ours(mode: str, tokens: int):
         hidden = completion_hidden(student, [prompts[i] for i in chosen], some)
         read = teacher.read([shown[i] for i in chosen], some, 1.0, False)
         t = Tokens.of(rollouts, weights.flatten(), torch.zeros(len(chosen)), None, hidden)
-        return backward(
+        return loss_and_backward(
             config, hidden, lambda h: token_logits(student, h), read, t, VOCABULARY
         ).item()
 

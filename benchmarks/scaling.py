@@ -29,7 +29,7 @@ def loss(vocabulary: int, hidden_size: int = 64, tokens: int = 4096) -> dict:
     import torch
 
     from sdpo_lab.core.config import SDPOConfig
-    from sdpo_lab.core.objective import LOGITS_AT_ONCE, Tokens, backward
+    from sdpo_lab.core.objective import LOGITS_AT_ONCE, Tokens, loss_and_backward
     from sdpo_lab.core.scoring import LinearInPlaceGrad
 
     torch.manual_seed(0)
@@ -55,7 +55,7 @@ def loss(vocabulary: int, hidden_size: int = 64, tokens: int = 4096) -> dict:
 
     before = peak_memory(reset=True)
     began = time.perf_counter()
-    backward(
+    loss_and_backward(
         config,
         hidden * 1,
         lambda part: LinearInPlaceGrad.apply(part, heads[0].weight),

@@ -47,7 +47,7 @@ class Autosave:
 
 
 class SDPOTrainer(OldNames, Loop):
-    """Trains `model`, in place, on `task`. An endless iterator of `StepRecord`s.
+    """Trains `model`, in place, on `task`. `for record in trainer` steps for ever.
 
     Stop any time, go on any time.
 
@@ -60,9 +60,10 @@ class SDPOTrainer(OldNames, Loop):
 
     A variant of the method overrides one of `sample` (an own rollout phase),
     `build_teacher_contexts` (what each teacher is shown, and which attempts take part),
-    `compute_advantages` (the rewards' part in it) and `token_weights` (how much a row or token
-    counts), replaces `optimizer`, or brings its own attempts to `step(rollouts)`. Nothing else is
-    meant to be overridden.
+    `compute_advantages` (a number for each attempt from the rewards; which of them take part for it
+    is then decided by `activate_rewarded`) and `token_weights` (how much a row or token counts),
+    replaces `optimizer`, or brings its own attempts to `step(rollouts)`. No other stage is meant to
+    be overridden.
     """
 
     def __init__(

@@ -24,7 +24,8 @@ Written by `python tools/config_table.py` from `sdpo_lab/core/config.py`; change
 
 `lab.SDPOConfig(field=value, ...)` takes every field by its name;
 `lab.SDPOConfig.preset(name, field=value, ...)` starts from a preset. The defaults are the paper's
-§4 (Table 12). Names are TRL's where TRL has the field; those marked † are ours.
+§4 (Table 12), except `max_completion_length` (paper 8192) and `steps_per_generation` (paper 32).
+Names are TRL's where TRL has the field; those marked † are ours.
 
 * *In presets*: the presets whose value is not the default.
 * *Live* fields may be changed while a run is under way: `trainer.apply(field=value)`,

@@ -123,7 +123,8 @@ NO_OWN_ATTEMPT = Inert(lambda c: not c.include_own_attempt, "include_own_attempt
 @dataclass(frozen=True, kw_only=True)
 class SDPOConfig:
     """Settings of `SDPOTrainer`. Names are TRL's where TRL has the knob; defaults are the paper's
-    §4 (Table 12). `SDPOConfig.preset(name, **fields)` starts from a preset.
+    §4 (Table 12), except max_completion_length (paper 8192) and steps_per_generation (paper 32).
+    `SDPOConfig.preset(name, **fields)` starts from a preset.
 
     Raises ValueError or TypeError on construction for an unknown field, for a value out of range,
     and for a field that was set by hand, to something else than its default, but would do nothing
@@ -184,7 +185,9 @@ class SDPOConfig:
     )
     dont_reprompt_on_self_success: bool = knob(
         True,
-        'with "sibling"; False counts its own among the others\' (TRL)',
+        "True: a success is never shown its own text, only a sibling's (as TRL's code does, "
+        "whatever the name says). False: its own is a candidate too. Only with "
+        "self_success='sibling'",
         inert=(IS_GRPO, NO_SOLUTION, NO_SIBLING),
     )
     include_own_attempt: bool = knob(
@@ -197,7 +200,9 @@ class SDPOConfig:
         True, "show a failed attempt the environment's text", inert=(IS_GRPO,), live=True
     )
     environment_feedback_only_without_solution: bool = knob(
-        True, "only where no sibling succeeded", inert=(IS_GRPO, NO_SOLUTION, NO_FEEDBACK)
+        True,
+        "feedback only where no solution is shown",
+        inert=(IS_GRPO, NO_SOLUTION, NO_FEEDBACK),
     )
     remove_thinking_from_demonstration: bool = knob(
         True, "drop <think>...</think> from the demonstration", inert=(IS_GRPO, NO_SOLUTION)
@@ -306,7 +311,7 @@ class SDPOConfig:
     )
     epsilon_high: float = knob(
         0.28,
-        "and no further up than 1 + this (paper Table 13; TRL: as epsilon)",
+        "GRPO's ratio counts no further up than 1 + this (paper Table 13; TRL: as epsilon)",
         bounds=(0.0, 1e9),
         inert=(IS_SDPO_ALONE, IS_ON_POLICY),
     )

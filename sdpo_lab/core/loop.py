@@ -9,7 +9,17 @@
 7. update             one or several optimiser steps
 8. slow teacher       follows the student
 
-Against a trainer of GRPO there is no reference model and no KL to it; new are 4, 5 and 8.
+Compared with a GRPO trainer: no reference model and no KL penalty; new are the teacher's prompt
+(4), the teacher's scoring (5), the distillation loss (6) and the slow teacher (8).
+
+Letters of shapes, here and in the other modules of the core:
+
+P  problems                     B  attempts of an optimiser step
+G  attempts at one problem      b  attempts of a micro-batch
+R  P * G, attempts sampled      T  tokens of the longest attempt
+L  columns with padding         N  completion tokens of a micro-batch, end to end
+H  width of a hidden state      C  those of a chunk
+V  vocabulary
 """
 
 from __future__ import annotations
@@ -38,7 +48,7 @@ from sdpo_lab.core.checks import (
     warn_caller,
 )
 from sdpo_lab.core.config import LIVE_FIELDS, SDPOConfig, no_policy_term, on_policy
-from sdpo_lab.core.objective import Tokens, backward, chunks
+from sdpo_lab.core.objective import Tokens, chunks, loss_and_backward
 from sdpo_lab.core.records import History, StepRecord, mean_reward, summary, update_metrics
 from sdpo_lab.core.reprompt import encode_teacher, reprompt
 from sdpo_lab.core.resilience import (
@@ -61,7 +71,8 @@ from sdpo_lab.core.teachers import Teacher
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-#: After this many steps in a row whose loss or gradient is not finite, training stops.
+#: After this many steps none of whose optimiser steps was finite, training stops; skipped steps
+#: between them do not count.
 MAX_BAD_STEPS = 3
 
 
@@ -96,7 +107,8 @@ class Loop:
         self.teacher: Teacher | None = None
         if c.distillation_weight > 0:
             self.teacher = Teacher(model, c.teacher_model_kind, c.teacher_update_rate)
-        # one kernel for all weights on a GPU; on a CPU the plain loop, which rounds as it did
+        # fused, one kernel for all weights, on a GPU; None keeps torch's default on a CPU, so that
+        # recorded runs there stay the same to the last bit
         self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(
             [p for p in model.parameters() if p.requires_grad],
             lr=c.learning_rate,
@@ -106,8 +118,9 @@ class Loop:
         self.history = History()
         self.vocabulary = model.get_output_embeddings().weight.shape[0]
         self.skipped_steps = self.bad_steps = self.optimizer_steps = 0
-        # what memory allows; fewer groups give the same attempts, so no checkpoint has their number
+        # 1 once memory ran out and micro-batches were halved: that is done once a run, and saved
         self.halved = 0
+        # lowered when sampling runs out of memory; attempts do not depend on it, so it is not saved
         self.groups_at_once = c.generation_batch_size // c.num_generations
         # a step, an evaluation and a change never overlap, whatever thread they come from
         self.lock = threading.RLock()
@@ -146,40 +159,43 @@ class Loop:
         nothing, for one that no step can use: token ids that the model does not have, a reward that
         is not finite, a text that is not a string (`rollouts.check_rollouts`).
 
-        A step in which no attempt is active changes nothing and is counted in `skipped_steps`.
-        Raises FloatingPointError after `MAX_BAD_STEPS` steps in a row with a loss or gradient that
-        is not finite; such a step is not applied. Whatever else is raised on the way, the history
-        is that of the last whole step, and the weights are those of the last whole optimiser step.
-        An interrupt from the keyboard during the update is raised at its end, when the step is
-        whole (a second one at once); any earlier, the step has changed nothing.
+        A step in which no attempt is active changes no weight and is counted in `skipped_steps`.
+        Raises FloatingPointError after `MAX_BAD_STEPS` steps with a loss or gradient that is not
+        finite, skipped ones between them left aside; such a step is not applied. Whatever else is
+        raised on the way, the history is that of the last whole step, and the weights are those of
+        the last whole optimiser step. An interrupt from the keyboard during the update is raised at
+        its end, when the step is whole (a second one at once); any earlier, the step has changed
+        nothing.
         """
         with self.lock:
             began, number = time.perf_counter(), len(self.history) + 1
             # 1. problems, 2. attempts: a group at each problem, or those that were given
             rollouts = self.sample(number) if rollouts is None else self.given(rollouts)
             # 3. verdicts: a reward each, and feedback that says in words what was wrong
+            # `groups` hold the same Rollout objects; stages 3 and 4 write into them
             groups = group_rollouts(judge_rollouts(self.task, rollouts))
             # 4. two prompts: the teacher is shown a sibling's success or the feedback (SDPO)
             self.build_teacher_contexts(groups, number)
             advantages = self.compute_advantages(groups)  # from the rewards (GRPO)
+            self.activate_rewarded(groups, advantages)
             with interrupts_wait():
                 # 5. two scorings, 6. loss, 7. update, 8. slow teacher
-                loss, update = self.update(rollouts, advantages)
+                loss, changed = self.update(rollouts, advantages)
                 # the record, of attempts that were sampled before the update
-                metrics = summary(rollouts, groups, self.config) | update
+                metrics = summary(rollouts, groups, self.config) | changed
                 reward = mean_reward(rollouts)
                 seconds = time.perf_counter() - began
                 record = StepRecord(number, reward, loss, metrics, rollouts, seconds)
                 self.history.append(record)
             self.step_done()
-        self.stop_when_diverged()
+        self.stop_when_diverged(record)
         return record
 
     def step_done(self) -> None:
         """Called at the end of every whole step, on its thread. `SDPOTrainer` saves itself here."""
 
-    def stop_when_diverged(self) -> None:
-        if self.bad_steps < MAX_BAD_STEPS:
+    def stop_when_diverged(self, record: StepRecord) -> None:
+        if self.bad_steps < MAX_BAD_STEPS or record.metrics["skipped"]:
             return
         rate = self.config.learning_rate
         raise FloatingPointError(
@@ -216,7 +232,7 @@ class Loop:
         """Copies of attempts that come from outside, checked."""
         return [r.undecided() for r in check_rollouts(rollouts, self.vocabulary)]
 
-    # -- 4. two prompts, and who takes part -------------------------------------------------------
+    # -- 4. two prompts; GRPO's advantages --------------------------------------------------------
 
     def build_teacher_contexts(self, groups: list[list[Rollout]], number: int) -> None:
         """Decide what the teacher of each attempt is shown. With something to show it is active."""
@@ -228,38 +244,42 @@ class Loop:
             reprompt(group, c, rng)
 
     def compute_advantages(self, groups: list[list[Rollout]]) -> Tensor:
-        """GRPO's advantage of each attempt, (B,). Where it counts and is not 0 it is active."""
-        c = self.config
+        """GRPO's advantage of each attempt, in the order of the groups, (B,)."""
         of_groups = []
         for group in groups:
             rewards = torch.tensor([[r.reward for r in group]], dtype=torch.float64)  # (1, G)
-            of_groups.append(losses.group_advantages(rewards, c.scale_rewards)[0])
-        advantages = torch.cat(of_groups)
+            of_groups.append(losses.group_advantages(rewards, self.config.scale_rewards)[0])
+        return torch.cat(of_groups)
+
+    def activate_rewarded(self, groups: list[list[Rollout]], advantages: Tensor) -> None:
+        """Where GRPO's part counts, an attempt whose advantage is not 0 is active, shown or not."""
+        c = self.config
         rollouts = [r for group in groups for r in group]
         for r, advantage in zip(rollouts, advantages.tolist()):
             if advantage != 0 and r.completion_ids and not no_policy_term(c):
                 r.active, r.why = True, ""
             elif c.distillation_weight == 0:
-                r.why = "all attempts of its group have the same reward"
-        return advantages
+                same = "all attempts of its group have the same reward"
+                r.why = same if r.completion_ids else "it is empty"
 
     def encode(self, rollouts: list[Rollout], advantages: Tensor) -> tuple[Batch, int]:
         """(the attempts with their two prompts as token ids, how many teacher prompts were cut)."""
         prompt_of = {r.problem.id: r.problem.messages for r in rollouts}
         ids_of = {key: encode_chat(self.tokenizer, chat) for key, chat in prompt_of.items()}
+        context = context_length(self.model)
         teacher_prompts, shortened = [], 0
         for r in rollouts:
             ids: list[int] = []
             if self.teacher and r.active and r.shown:
-                context = context_length(self.model)
                 ids, cut = encode_teacher(self.tokenizer, r, self.config, context)
                 shortened += cut
             teacher_prompts.append(ids)
         if shortened:
             most = self.config.max_reprompt_len
             warn_caller(
-                f"teacher prompts were longer than max_reprompt_len={most}; the solutions or "
-                "feedback in them were shortened (how many: the metric reprompt_shortened_fraction)"
+                f"teacher prompts did not fit (max_reprompt_len={most}, the model's context="
+                f"{context}); the solutions or feedback in them were shortened (how many: the "
+                "metric reprompt_shortened_fraction)"
             )
         prompts = [ids_of[r.problem.id] for r in rollouts]
         return Batch(rollouts, prompts, teacher_prompts, advantages), shortened
@@ -267,7 +287,9 @@ class Loop:
     # -- 5. two scorings, 6. loss, 7. update, 8. slow teacher -------------------------------------
 
     def update(self, rollouts: list[Rollout], advantages: Tensor) -> tuple[float, dict[str, float]]:
-        """(loss, metrics) of the optimiser steps of one batch, each on an equal share of it."""
+        """(loss, the metrics that it changed) of the optimiser steps of one batch, each on an equal
+        share of it.
+        """
         c = self.config
         size, rest = divmod(len(rollouts), c.steps_per_generation)
         if rest:
@@ -278,14 +300,16 @@ class Loop:
         # no dropout: the attempts were sampled without, and both roles must be the same function
         self.model.eval()
         batch, shortened = self.encode(rollouts, advantages)
-        if not on_policy(c):  # the first steps make the student another than the one that sampled
+        # from the second optimiser step on, the student is no longer the one that sampled
+        if not on_policy(c):
             batch = replace(batch, old_log_probs=self.old_log_probs(batch))
         updates: list[Update] = []
         for first in [*range(0, len(rollouts), size)] * c.num_iterations:
             part = batch.select(range(first, first + size))
             if any(r.active for r in part.rollouts):
+                # 5. two scorings, 6. loss, 7. update: see micro_batch_gradient
                 updates.append(self.optimizer_step(part))
-                # 8. the slow teacher follows, here or once a batch
+                # 8. slow teacher: here, or once a batch
                 if self.teacher and c.teacher_sync == "optimizer_step" and updates[-1].finite:
                     self.teacher.update()
         if not updates:
@@ -306,6 +330,7 @@ class Loop:
         finite = math.isfinite(loss) and math.isfinite(norm)
         if finite:
             self.optimizer_steps += 1
+            # the first of them takes 1 / (warmup_steps + 1) of the rate
             warm_up = min(1.0, self.optimizer_steps / (c.warmup_steps + 1))
             for group in self.optimizer.param_groups:
                 group["lr"] = c.learning_rate * warm_up
@@ -328,11 +353,15 @@ class Loop:
         """One forward and backward; `weights` (b, T) of the tokens are those of the whole batch."""
         c = self.config
         # 5. two scorings of the same tokens, each after its own prompt
+        # two readings of the same tokens: hidden states now, logits a chunk at a time, so (N, V)
+        # never exists
         hidden = completion_hidden(self.model, batch.prompts, batch.completions, c.bf16)  # (N, H)
-        student = partial(token_logits, self.model, temperature=c.temperature, bf16=c.bf16)
-        teacher = None
+        student_logits_of = partial(
+            token_logits, self.model, temperature=c.temperature, bf16=c.bf16
+        )
+        teacher_logits_of = None
         if self.teacher and batch.rollouts[0].shown:  # and so is every other of a micro-batch
-            teacher = self.teacher.read(
+            teacher_logits_of = self.teacher.read(
                 batch.teacher_prompts, batch.completions, c.temperature, c.bf16
             )
         # 6. the loss of every token, and its gradient
@@ -343,7 +372,10 @@ class Loop:
             batch.old_log_probs,
             hidden,
         )
-        return backward(c, hidden, student, teacher, tokens, self.vocabulary).item()
+        loss = loss_and_backward(
+            c, hidden, student_logits_of, teacher_logits_of, tokens, self.vocabulary
+        )
+        return loss.item()
 
     def token_weights(self, rollouts: list[Rollout]) -> Tensor:
         """How much every token counts in the loss of one optimiser step, (B, T)."""

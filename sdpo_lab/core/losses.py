@@ -1,8 +1,8 @@
 """The losses as pure tensor functions, to be checked against the paper line by line.
 
-B attempts, T tokens, V vocabulary entries, K of them in the support. p is the student, q the
-teacher. Nothing is checked here: `sdpo_lab.losses` has the same functions for use from outside,
-which refuse bad arguments.
+B attempts, T tokens, V vocabulary entries, K of them in the support; P problems, G attempts at
+each. p is the student, q the teacher. sg: stop-gradient, .detach(). Nothing is checked here:
+`sdpo_lab.losses` has the same functions for use from outside, which refuse bad arguments.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from torch import Tensor
 
 #: The tail bucket holds at least this much mass, as in the released code: log(0) is not met.
 SMALLEST_TAIL = 1e-7
-#: The log of an importance ratio is clamped to ± this first, as in the released code.
+#: `importance_weights` clamps log p - log p_old to ± this before exp, as in the released code. It
+#: bounds what exp is given, and has to do neither with `log_ratio` nor with advantage_clip.
 LARGEST_LOG_RATIO = 20
 
 
@@ -113,6 +114,7 @@ def distillation_loss(
     """
     student = at_least_float32(student_logits)
     teacher = at_least_float32(teacher_logits.detach())
+    # objective.token_losses has these two again, where the advantage may be mixed with GRPO's
     if mode in ("sampled_token", "sequence"):
         student_log_prob = token_log_probs(student, completion_ids)
         teacher_log_prob = token_log_probs(teacher, completion_ids)
@@ -122,15 +124,15 @@ def distillation_loss(
         return -advantage * student_log_prob
 
     if mode == "topk_logits":
-        p, q = top_k_support(student, teacher, top_k, add_tail)
+        log_p, log_q = top_k_support(student, teacher, top_k, add_tail)
     else:
-        p = student.log_softmax(-1)
-        q = teacher.log_softmax(-1)
+        log_p = student.log_softmax(-1)
+        log_q = teacher.log_softmax(-1)
     if clip is None:
-        return divergence(p, q, alpha)
+        return divergence(log_p, log_q, alpha)
     # the reverse KL with its advantage clamped
-    advantage = log_ratio(p, q, clip)
-    return -(p.exp() * advantage).sum(-1)
+    advantage = log_ratio(log_p, log_q, clip)
+    return -(log_p.exp() * advantage).sum(-1)
 
 
 def attempt_mean(advantage: Tensor, mask: Tensor | None) -> Tensor:

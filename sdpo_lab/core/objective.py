@@ -1,7 +1,7 @@
 """The loss of a micro-batch, head included, a chunk of tokens at a time.
 
 The vocabulary is never held for all tokens at once. The formulas are those of `losses`, token by
-token; only the order of the work is another (tests hold the two equal).
+token; only the order of the work is another (tests hold the two equal). Letters: see `loop`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ class Tokens:
     ids: Tensor
     rows: Tensor  #: which attempt of the micro-batch the token belongs to
     weights: Tensor  #: `losses.token_weights`
-    distill_mask: Tensor  #: 1 where the teacher sees more than the question, else 0
+    #: 1 where the teacher sees more than the question, else 0. In the loop all of a micro-batch are
+    #: alike (`Batch.micro_batches`), and without a teacher it is not read; tests mix both.
+    distill_mask: Tensor
     group_advantages: Tensor  #: GRPO's, of the attempt
     old_log_probs: Tensor | None = None  #: when the attempt was sampled; None: on policy
     log_ratio: Tensor | None = None  #: "sequence": SDPO's advantage, the attempt's mean log-ratio
@@ -69,32 +71,35 @@ class Tokens:
         return replace(self, **given)
 
 
-def backward(
+def loss_and_backward(
     config: SDPOConfig,
     hidden: Tensor,
-    student: Callable[[Tensor], Tensor],
-    teacher: Callable[[slice], Tensor] | None,
+    student_logits_of: Callable[[Tensor], Tensor],
+    teacher_logits_of: Callable[[slice], Tensor] | None,
     tokens: Tokens,
     vocabulary: int,
 ) -> Tensor:
     """Backpropagate the weighted sum of the tokens' losses, and return its value.
 
-    hidden (N, H) of the student; student(hidden[part]) and teacher(part) give logits (C, V), a
-    chunk of N at a time. Each chunk is taken back to the hidden states at once, and these to the
-    network in the end.
+    hidden (N, H) of the student; student_logits_of(hidden[part]) and teacher_logits_of(part) give
+    logits (C, V). Each chunk is backpropagated to its hidden states as soon as its loss is known,
+    so only one chunk's logits exist; their gradients then go through the network in a single
+    backward.
     """
-    if config.distillation_mode == "sequence" and teacher:
-        log_ratio = mean_log_ratio(config, hidden, student, teacher, tokens, vocabulary)
+    if config.distillation_mode == "sequence" and teacher_logits_of:
+        log_ratio = mean_log_ratio(
+            config, hidden, student_logits_of, teacher_logits_of, tokens, vocabulary
+        )
         tokens = replace(tokens, log_ratio=log_ratio)
-        teacher = None  # nothing else is asked of it
+        teacher_logits_of = None  # nothing else is asked of it
     total = torch.zeros((), device=hidden.device)
     # one block for the gradient: small ones kept from every chunk would lie between the large ones
     # and keep the heap from being used again
     gradient = torch.empty_like(hidden)
     for part in chunks(len(hidden), vocabulary):
         leaf = hidden[part].detach().requires_grad_()
-        student_logits = student(leaf)  # (C, V)
-        teacher_logits = teacher(part) if teacher else None
+        student_logits = student_logits_of(leaf)  # (C, V)
+        teacher_logits = teacher_logits_of(part) if teacher_logits_of else None
         loss = token_losses(config, student_logits, teacher_logits, tokens[part])
         weighted = (loss * tokens.weights[part]).sum()
         weighted.backward()
@@ -103,6 +108,9 @@ def backward(
     if hidden.requires_grad:  # not where the head alone trains
         hidden.backward(gradient)
     return total
+
+
+backward = loss_and_backward  #: its name before
 
 
 def chunks(tokens: int, vocabulary: int) -> list[slice]:
@@ -116,14 +124,22 @@ def token_losses(
 ) -> Tensor:
     """The loss of every token: SDPO, GRPO or a mixture, logits (C, V), (C, V) -> (C,).
 
-    `distillation_weight` mixes the two losses (TRL), `advantage_lambda` the two advantages (paper
-    §4.8). Where both advantages are the sampled token's ("sampled_token", "sequence") PPO's clip
-    sees their mixture; over a support of many tokens GRPO's belongs to the sampled one alone, and
-    what is summed are the two policy gradients.
+    g is GRPO's share: `advantage_lambda` (λ) where that is set (paper §4.8), otherwise
+    1 - `distillation_weight` (TRL); never both.
+
+    no teacher: GRPO, or nothing shown       g GRPO
+    λ = 0                                    g GRPO + (1 - g) SDPO
+    λ > 0, "full_logits" or "topk_logits"    the same sum, with g = λ
+    λ > 0, "sampled_token" or "sequence"     PPO's clip of the advantage g A_GRPO + (1 - g) A_SDPO
+
+    "sequence" brings A_SDPO with it (`mean_log_ratio`) and needs no logits of the teacher here.
+    Over a support of many tokens GRPO's advantage belongs to the sampled one alone, so the two
+    policy gradients are summed.
     """
-    grpo_weight = c.advantage_lambda or 1 - c.distillation_weight
+    grpo_weight = c.advantage_lambda if c.advantage_lambda > 0 else 1 - c.distillation_weight
     log_ratio, log_prob = t.log_ratio, None
-    if log_ratio is not None:  # "sequence"
+    # "sequence", "sampled_token": losses.distillation_loss has both too, for readers and tests
+    if log_ratio is not None:
         log_prob = losses.token_log_probs(student_logits, t.ids)
         loss = -log_ratio * log_prob
     elif teacher_logits is None:  # GRPO, or an attempt shown nothing
@@ -181,16 +197,16 @@ def divergence_loss(
 def mean_log_ratio(
     c: SDPOConfig,
     hidden: Tensor,
-    student: Callable[[Tensor], Tensor],
-    teacher: Callable[[slice], Tensor],
+    student_logits_of: Callable[[Tensor], Tensor],
+    teacher_logits_of: Callable[[slice], Tensor],
     t: Tokens,
     vocabulary: int,
 ) -> Tensor:
-    """The mean log-ratio of every token's attempt, (N,), known before a chunk is taken back."""
+    """The mean log-ratio of every token's attempt, (N,), known before a chunk is backpropagated."""
     parts = []
     for part in chunks(len(hidden), vocabulary):
-        log_prob = losses.token_log_probs(student(hidden[part]), t.ids[part])
-        teacher_log_prob = losses.token_log_probs(teacher(part), t.ids[part])
+        log_prob = losses.token_log_probs(student_logits_of(hidden[part]), t.ids[part])
+        teacher_log_prob = losses.token_log_probs(teacher_logits_of(part), t.ids[part])
         parts.append(losses.log_ratio(log_prob, teacher_log_prob, c.advantage_clip))
     log_ratio = torch.cat(parts)
     attempts = torch.arange(int(t.rows.max()) + 1, device=t.rows.device)

@@ -46,7 +46,7 @@ def reprompt(group: list[Rollout], config: SDPOConfig, rng: random.Random) -> No
 
         r.active = bool(r.completion_ids and r.shown)
         r.shown_attempt = r.text if c.include_own_attempt and r.active else ""
-        r.why = "" if r.active else why_not(r, succeeded, c)
+        r.why = "" if r.active else why_not(r, place, solutions, c)
         r.teacher_messages = teacher_messages(
             r.problem.messages, r.shown_solution, r.shown_feedback, c, r.shown_attempt
         )
@@ -71,21 +71,30 @@ def choose(
     return candidates[0] if config.demonstration == "first" else rng.choice(candidates)
 
 
-def why_not(rollout: Rollout, succeeded: bool, config: SDPOConfig) -> str:
+def why_not(rollout: Rollout, place: int, solutions: dict[int, str], config: SDPOConfig) -> str:
     """Why an attempt takes no part, in words."""
     if not rollout.completion_ids:
         return "it is empty"
-    if succeeded and config.self_success == "skip":
-        return "it succeeded, and self_success is 'skip'"
-    if succeeded:
-        return "it succeeded, and no sibling did"
-    if config.use_successful_as_teacher:
-        nobody = "no sibling succeeded"
-    else:
-        nobody = "use_successful_as_teacher is off"
+    no_solution = why_no_solution(place, solutions, config)
+    if place in solutions:
+        return f"it succeeded, and {no_solution}"
     if rollout.feedback and not config.include_environment_feedback:
-        return f"{nobody}, and include_environment_feedback is off"
-    return f"{nobody}, and the environment said nothing"
+        return f"{no_solution}, and include_environment_feedback is off"
+    return f"{no_solution}, and the environment said nothing"
+
+
+def why_no_solution(place: int, solutions: dict[int, str], config: SDPOConfig) -> str:
+    """Why `choose` found no success for the attempt at `place`, in words."""
+    succeeded = place in solutions
+    if not config.use_successful_as_teacher:
+        return "use_successful_as_teacher is off"
+    if succeeded and config.self_success == "skip":
+        return "self_success is 'skip'"
+    if succeeded and config.self_success == "own":
+        return "nothing of its own text can be shown"
+    if set(solutions) - {place}:  # they are blank, as where only the thinking was written
+        return "no sibling has a success that can be shown"
+    return "no sibling did" if succeeded else "no sibling succeeded"
 
 
 def teacher_messages(
@@ -152,8 +161,8 @@ def encode_teacher(
 
     It fits where it has at most `max_reprompt_len` tokens, and with the attempt at most `context`,
     the model's. The demonstration, the feedback and the own attempt give way, the longest first,
-    from their end, in `teacher_messages` too; the frame never does. Raises ValueError when the
-    frame alone is too long.
+    from their end, in `teacher_messages` too; the frame never does. Raises ValueError when it is
+    too long even with a single character of each.
     """
     r, ids = rollout, encode_chat(tokenizer, rollout.teacher_messages)
     room = min(config.max_reprompt_len, (context or math.inf) - len(r.completion_ids))
@@ -163,14 +172,16 @@ def encode_teacher(
     while len(ids) > room:
         longest = max(texts, key=lambda name: len(texts[name]))
         text = texts[longest]
-        if not text:
+        if len(text) == 1:
+            limit = f"max_reprompt_len={config.max_reprompt_len} must be larger"
+            if room < config.max_reprompt_len:
+                limit = f"the model's context={context} must hold the attempt besides"
             raise ValueError(
-                f"the teacher's prompt for problem {r.problem.id!r} has {len(ids)} tokens without "
-                f"any demonstration or feedback; {room} have room: "
-                f"max_reprompt_len={config.max_reprompt_len} must be larger, or the problem or the "
-                "attempt shorter"
+                f"the teacher's prompt for problem {r.problem.id!r} has {len(ids)} tokens even "
+                f"with its texts cut to a character each, there is room for {room}: {limit}, or the "
+                "problem or the attempt shorter"
             )
-        texts[longest] = text[: int(len(text) * 0.9 * room / len(ids))]
+        texts[longest] = text[: max(1, int(len(text) * 0.9 * room / len(ids)))]
         r.teacher_messages = teacher_messages(r.problem.messages, **texts, config=config)
         ids = encode_chat(tokenizer, r.teacher_messages)
     return ids, True

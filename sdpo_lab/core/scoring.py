@@ -1,4 +1,7 @@
-"""One reading of prompts and completions: hidden states and logits at every completion token."""
+"""One reading of prompts and completions: hidden states and logits at every completion token.
+
+Letters of shapes: see `loop`.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +33,10 @@ def completion_hidden(
 
     What prompts have in common at their beginning is read once (`shared_prefixes`), and every row
     goes on from there: the attempts at one problem have the student's whole prompt in common, and
-    most of the teacher's. The rests are read beside others of like length. The value of a row does
-    not depend on its company.
+    most of the teacher's. Unlike in generation, autograd runs through the cache: the prompt's
+    tokens get their gradient, and the result is that of one ordinary forward pass per row (up to
+    rounding). The rests are read beside others of like length. The value of a row does not depend
+    on its company.
     """
     device, network = model.device, decoder(model)
     prefixes, prefix_of = shared_prefixes(prompts)
@@ -102,7 +107,7 @@ def completion_places(rests: list[int], completions: list[int], width: int) -> T
 def of_like_length(rows: list[list[int]]) -> list[list[int]]:
     """The rows' numbers in parts of like length.
 
-    None is more than a quarter and 8 tokens longer than another of its part.
+    No row is longer than 1.25 x the shortest of its part + 8.
     """
     parts: list[list[int]] = []
     for i in sorted(range(len(rows)), key=lambda i: len(rows[i])):
@@ -133,8 +138,10 @@ def shared_prefixes(prompts: list[list[int]]) -> tuple[list[list[int]], list[int
     """(prefixes, which of them each prompt begins with), so that the fewest tokens are read.
 
     The prompts, sorted, are cut into runs, and what all of a run begin with is a prefix. A prompt's
-    last token is never part of it. ([[]], [0, 0, ...]) where nothing is in common.
+    last token is never part of it: its hidden state predicts the first completion token, so it is
+    read with the rest. ([[]], [0, 0, ...]) where nothing is in common.
     """
+    # [1 2 3 4], [1 2 3 5], [9 9] -> prefixes [1 2 3], [9]
     order = sorted(range(len(prompts)), key=lambda i: prompts[i])
     ordered = [prompts[i][:-1] for i in order]
     neighbours = zip(ordered, ordered[1:])
@@ -145,7 +152,8 @@ def shared_prefixes(prompts: list[list[int]]) -> tuple[list[list[int]], list[int
     prefixes: list[list[int]] = []
     prefix_of = [0] * len(prompts)
     for first, end in runs:
-        # of one prompt: all but its last token, so that the rests are of like length
+        # a run of a single prompt has all of it but the last token as its prefix, so that the
+        # rests are of like length
         prefixes.append(list(os.path.commonprefix(ordered[first:end])))
         for i in order[first:end]:
             prefix_of[i] = len(prefixes) - 1
@@ -243,8 +251,8 @@ def is_plain(linear: Any, hidden: Tensor) -> bool:
 class LinearInPlaceGrad(torch.autograd.Function):
     """hidden @ weight.T, (..., H), (V, H) -> (..., V); the backward adds to `weight.grad` in place.
 
-    For a chunk of tokens, a gradient of the head's size beside the sum of them is most of the
-    memory, and adding it a good part of the time.
+    Autograd would make a new (V, H) gradient for every chunk and then add it: most of the memory
+    and much of the time. This adds straight into weight.grad, so hooks on the weight do not see it.
     """
 
     @staticmethod

@@ -1,6 +1,7 @@
-"""The self-teacher's weights (paper §2.3, A.2).
+"""The self-teacher (paper §2.3, A.2).
 
-They are the student's own, its frozen beginning, a slow average of it, or a mixture of both.
+The student itself, a frozen copy of it, a slow average of its weights, or (trust region) a mixture
+of the frozen copy's and the student's logits. Letters of shapes: see `loop`.
 """
 
 from __future__ import annotations
@@ -29,15 +30,16 @@ class Teacher:
                           is a lerp of their logits (A.2)
 
     Built from the student object, never from a path. `model` has copies of the trainable weights
-    and shares the others with the student. So of a model with LoRA only the adapter is copied:
-    frozen, that is the adapter as it was, for a fresh one the same as adapter off; an average
-    follows the product BA (see `follow_product`). The copies have at least float32 whatever the
-    student's dtype, since an average that moves by a hundredth a step does not move in bfloat16.
+    and shares the others with the student. So of a model with LoRA only the adapter is copied.
+    Frozen, the copy is the adapter as it was at the start; for a fresh adapter that equals the base
+    model. An average follows the product BA (see `follow_product`). The copies have at least
+    float32 whatever the student's dtype, since an average that moves by a hundredth a step does not
+    move in bfloat16.
     """
 
     def __init__(self, student: PreTrainedModel, kind: str, rate: float) -> None:
         self.kind, self.rate, self.student = kind, rate, student
-        self.model = student if kind == "live" else frozen_copy(student)
+        self.model = student if kind == "live" else copy_of_trainable(student)
         for weight in self.copies().values():
             if weight.dtype in (torch.float16, torch.bfloat16):
                 weight.data = weight.data.float()
@@ -55,7 +57,10 @@ class Teacher:
         return {name: p for name, p in self.model.named_parameters() if name in trainable}
 
     def lora_pairs(self) -> list[tuple[Tensor, Tensor]]:
-        """Its own LoRA factors A (k, in) and B (out, k), k twice the student's rank."""
+        """Its own LoRA factors A (k, in) and B (out, k).
+
+        k is the student's rank, twice that once an "ema" teacher is built.
+        """
         own = self.copies()
         return [(own[name], own[lora_b(name)]) for name in own if lora_b(name) in own]
 
@@ -111,10 +116,13 @@ class Teacher:
                 weight.lerp_(student[name].to(weight.dtype), self.rate)
 
 
-def frozen_copy(student: PreTrainedModel) -> PreTrainedModel:
-    """A copy in which the weights that are not trained are the student's own."""
+def copy_of_trainable(student: PreTrainedModel) -> PreTrainedModel:
+    """A copy of the trainable weights, without gradient; the others are the student's own."""
     shared = {id(p): p for p in student.parameters() if not p.requires_grad}
     return copy.deepcopy(student, shared).eval().requires_grad_(False)
+
+
+frozen_copy = copy_of_trainable  #: its name before
 
 
 def lora_b(name: str) -> str:

@@ -277,6 +277,7 @@ INSIDE = {
         "given",
         "prepare",
         "build_teacher_contexts",
+        "activate_rewarded",
         "compute_advantages",
         "encode",
         "token_weights",

@@ -114,7 +114,7 @@ class Batch:
             if c.distillation_weight > 0
             else None
         )
-        value = objective.backward(
+        value = objective.loss_and_backward(
             c, self.hidden, lambda hidden: hidden @ self.head.T, teacher, tokens, V
         )
         assert (
@@ -311,7 +311,7 @@ def test_no_gradient_reaches_the_teacher(kind):
                 batch.old,
                 batch.hidden,
             )
-            objective.backward(
+            objective.loss_and_backward(
                 c,
                 batch.hidden,
                 lambda h: h @ batch.head.T,
@@ -347,7 +347,7 @@ class Largest(TorchDispatchMode):
 
 
 def a_large_vocabulary(mode, n=60, v=400, h=3, lengths=(20, 10, 30)):
-    """A call of `backward` with everything that takes memory switched on."""
+    """A call of `loss_and_backward` with everything that takes memory switched on."""
     hidden, head, teacher_hidden = (
         torch.randn(n, h, requires_grad=True),
         torch.randn(v, h, requires_grad=True),
@@ -364,7 +364,7 @@ def a_large_vocabulary(mode, n=60, v=400, h=3, lengths=(20, 10, 30)):
         else config(distillation_mode=mode, distillation_weight=0.4)
     )
     teacher = None if mode == "grpo" else lambda part: teacher_hidden[part] @ head.T.detach()
-    return objective.backward(c, hidden, lambda x: x @ head.T, teacher, tokens, v)
+    return objective.loss_and_backward(c, hidden, lambda x: x @ head.T, teacher, tokens, v)
 
 
 @pytest.mark.parametrize(

@@ -185,3 +185,66 @@ def test_long_texts_give_way_and_the_frame_stays(tiny):
     )
     with pytest.raises(ValueError, match="max_reprompt_len=16 must be larger"):
         encode_teacher(tokenizer, g[0], SDPOConfig(max_reprompt_len=16))
+
+
+def test_a_frame_that_is_too_long_is_refused_and_the_limit_named(tiny):
+    from sdpo_lab.core.reprompt import encode_teacher
+
+    _, tokenizer = tiny
+    plain = len(tokenizer.apply_chat_template(MESSAGES, add_generation_prompt=True)["input_ids"])
+    for most in (plain, plain + 5):  # the question would fit alone, the frame does not
+        g = group([0], feedback="x " * 300)
+        reprompt(g, SDPOConfig(), random.Random(0))
+        with pytest.raises(ValueError, match=f"a character each.* for {most}: max_reprompt_len"):
+            encode_teacher(tokenizer, g[0], SDPOConfig(max_reprompt_len=most))
+    for context in (40, 1):  # the attempt alone has two tokens: room may be less than none
+        g = group([0], feedback="x " * 300)
+        reprompt(g, SDPOConfig(), random.Random(0))
+        with pytest.raises(ValueError, match=f"room for {context - 2}: .*context={context} must"):
+            encode_teacher(tokenizer, g[0], SDPOConfig(), context)
+    g = group([0], feedback="x " * 300)
+    reprompt(g, SDPOConfig(), random.Random(0))
+    ids, shortened = encode_teacher(tokenizer, g[0], SDPOConfig(), 150)
+    assert shortened and len(ids) <= 148 and "feedback" in g[0].teacher_messages[-1]["content"]
+
+
+BLANK = "<think>all of it</think>"
+
+
+@pytest.mark.parametrize(
+    "texts, rewards, fields, why",
+    [
+        (
+            ("a", "b"),
+            (1, 0),
+            dict(use_successful_as_teacher=False),
+            "it succeeded, and use_successful_as_teacher is off",
+        ),
+        (("a", "b"), (1, 1), dict(self_success="skip"), "it succeeded, and self_success is 'skip'"),
+        (
+            (BLANK, "b"),
+            (1, 0),
+            dict(self_success="own"),
+            "it succeeded, and nothing of its own text can be shown",
+        ),
+        (
+            ("a", BLANK),
+            (0, 1),
+            {},
+            "no sibling has a success that can be shown, and the environment said nothing",
+        ),
+        (
+            ("a", BLANK),
+            (1, 1),
+            {},
+            "it succeeded, and no sibling has a success that can be shown",
+        ),
+        ((BLANK, "b"), (1, 0), {}, "it succeeded, and no sibling did"),
+    ],
+)
+def test_the_reason_is_the_right_one(texts, rewards, fields, why):
+    g = group(rewards, feedback="")
+    for r, text in zip(g, texts):
+        r.text = text
+    reprompt(g, SDPOConfig(**fields), random.Random(0))
+    assert not g[0].active and g[0].why == why

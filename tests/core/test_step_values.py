@@ -9,6 +9,7 @@ import torch
 
 import sdpo_lab as lab
 from sdpo_lab import losses
+from sdpo_lab.core import losses as losses_of_core
 from sdpo_lab.core.reprompt import reprompt
 from sdpo_lab.core.rollouts import Rollout
 from sdpo_lab.tasks import Problem
@@ -68,7 +69,7 @@ def test_every_metric_of_a_batch_is_the_number_it_says(fresh):  # noqa: F811
 def test_shortened_prompts_are_counted_once_whatever_the_passes(fresh):  # noqa: F811
     given = attempts((3, 0.0, "far too long " * 60, 0.5, False), *[(3, 0.0, "", 0.5, False)] * 3)
     t = trainer(fresh, max_reprompt_len=100, num_iterations=2)
-    with pytest.warns(UserWarning, match="longer than max_reprompt_len=100"):
+    with pytest.warns(UserWarning, match="did not fit .max_reprompt_len=100"):
         metrics = t.step(given).metrics
     assert metrics["reprompt_shortened_fraction"] == 1 / 4 and metrics["optimizer_steps"] == 2
 
@@ -171,3 +172,53 @@ def test_a_subclass_that_overrides_prepare_still_works(fresh):  # noqa: F811
     assert seen == [(1, 2)] and halved.history[0].loss != plain.history[0].loss
     groups = [rollouts[:4], rollouts[4:]]
     assert torch.equal(halved.prepare(groups, 1), 0.5 * plain.prepare(groups, 1))
+
+
+def test_advantages_of_a_subclass_decide_who_trains(fresh):  # noqa: F811
+    """`compute_advantages` returns numbers; who takes part for them is decided after it."""
+
+    class Longest(lab.SDPOTrainer):
+        def compute_advantages(self, groups):
+            lengths = [float(len(r.completion_ids)) for group in groups for r in group]
+            return torch.tensor(lengths) - 4.0
+
+    given = attempts(*[(tokens, 0.0, "", 0.5, False) for tokens in (3, 4, 0, 6)])
+    t = trainer(fresh, distillation_weight=0.0)
+    longest = Longest(t.model, t.tokenizer, Vowels(), t.config)
+    before = weights(longest.model)
+    record = longest.step(given)
+    same = "all attempts of its group have the same reward"
+    assert [r.active for r in record.rollouts] == [True, False, False, True]
+    assert [r.why for r in record.rollouts] == ["", same, "it is empty", ""]
+    assert math.isfinite(record.loss) and not torch.equal(before, weights(longest.model))
+
+
+def test_a_skipped_step_after_the_bad_ones_is_no_reason_to_stop(fresh, monkeypatch):  # noqa: F811
+    t = trainer(fresh)
+    with monkeypatch.context() as m:
+        m.setattr(losses_of_core, "distillation_loss", lambda s, *a, **k: s.sum(-1) * math.nan)
+        t.step()
+        t.step(attempts(*[(3, 0.0, "", 0.5, False)] * 4))  # skipped: it does not count
+        t.step()
+        with pytest.raises(FloatingPointError, match="3 steps in a row"):
+            t.step()
+    assert t.step(attempts(*[(3, 0.0, "", 0.5, False)] * 4)).metrics["skipped"] == 1
+    assert t.bad_steps == 3 and t.step().metrics["not_finite"] == 0 and t.bad_steps == 0
+
+
+def test_a_class_for_two_versions_is_taken_by_its_new_stages(fresh):  # noqa: F811
+    with pytest.warns(DeprecationWarning, match="is called for one more version"):
+
+        class Both(lab.SDPOTrainer):
+            def prepare(self, groups, number):
+                raise AssertionError("only a version without the stages calls it")
+
+            def build_teacher_contexts(self, groups, number):
+                super().build_teacher_contexts(groups, number)
+
+            def compute_advantages(self, groups):
+                return super().compute_advantages(groups)
+
+    plain = trainer(fresh, distillation_weight=0.0)
+    both = Both(copy.deepcopy(plain.model), plain.tokenizer, Vowels(), plain.config)
+    assert both.step().loss == plain.step().loss

@@ -367,7 +367,7 @@ def test_shortened_teacher_prompts_are_said_aloud(fresh):
         def judge(self, problem, completion):
             return 0.0, "far too long " * 60
 
-    with pytest.warns(UserWarning, match="longer than max_reprompt_len=100"):
+    with pytest.warns(UserWarning, match="did not fit .max_reprompt_len=100"):
         record = trainer(fresh, Long(), max_reprompt_len=100).step()
     assert record.metrics["reprompt_shortened_fraction"] == 1
 
