@@ -178,7 +178,7 @@ def encode_teacher(
                 limit = f"the model's context={context} must hold the attempt besides"
             raise ValueError(
                 f"the teacher's prompt for problem {r.problem.id!r} has {len(ids)} tokens even "
-                f"with its texts cut to a character each, there is room for {room}: {limit}, or the "
+                f"with its texts cut to a character each, and {room} have room: {limit}, or the "
                 "problem or the attempt shorter"
             )
         texts[longest] = text[: max(1, int(len(text) * 0.9 * room / len(ids)))]

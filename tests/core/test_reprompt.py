@@ -195,12 +195,16 @@ def test_a_frame_that_is_too_long_is_refused_and_the_limit_named(tiny):
     for most in (plain, plain + 5):  # the question would fit alone, the frame does not
         g = group([0], feedback="x " * 300)
         reprompt(g, SDPOConfig(), random.Random(0))
-        with pytest.raises(ValueError, match=f"a character each.* for {most}: max_reprompt_len"):
+        with pytest.raises(
+            ValueError, match=f"a character each.* {most} have room: max_reprompt_len"
+        ):
             encode_teacher(tokenizer, g[0], SDPOConfig(max_reprompt_len=most))
     for context in (40, 1):  # the attempt alone has two tokens: room may be less than none
         g = group([0], feedback="x " * 300)
         reprompt(g, SDPOConfig(), random.Random(0))
-        with pytest.raises(ValueError, match=f"room for {context - 2}: .*context={context} must"):
+        with pytest.raises(
+            ValueError, match=f", and {context - 2} have room: .*context={context} must"
+        ):
             encode_teacher(tokenizer, g[0], SDPOConfig(), context)
     g = group([0], feedback="x " * 300)
     reprompt(g, SDPOConfig(), random.Random(0))
