@@ -1,4 +1,4 @@
-"""Where modules lived before the rooms: for one version an old path gives the same module object as the new one."""
+"""Where modules lived before the rooms: for one version an old path gives the same module."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ WHAT_IF = {
     "pieces": "analysis.familiarity",
     "unrelated_feedback": "analysis.contexts",
 }
-#: {old path: {name: the new path of the module it is in}}, of names that went another way than their module
+#: {old path: {name: its new path}}, of names that went another way than their module
 NAMES = {
     "analysis.what_if": WHAT_IF,
     "errors": {"check_rollouts": "core.rollouts"},

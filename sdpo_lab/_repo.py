@@ -1,3 +1,3 @@
-"""Where the project lives, in one place: badges and install cells use this address and no other (a test holds it)."""
+"""Where the project lives: badges and install cells use this address and no other."""
 
 REPO_URL = "https://github.com/sdpo-lab/sdpo_lab"

@@ -48,17 +48,21 @@ def block() -> str:
         )
     summary = card["summary"]
     return f"""
-Recorded runs on five conventions that no setting was chosen on, {len(some.rows)} steps of {some.config["generation_batch_size"]} attempts each, every method at the
-learning rate that was best for it on two other conventions. Accuracy of one attempt at T = 1 on {some.evaluations[0]["n"]} test problems; "attempts to 80 %" is the median
-number of attempts until four of five succeeded; seconds are of training on 2 shared CPU cores, other work beside it.
+Recorded runs on five conventions that no setting was chosen on, {len(some.rows)} steps of
+{some.config["generation_batch_size"]} attempts each, every method at the learning rate that was
+best for it on two other conventions. Accuracy of one attempt at T = 1 on
+{some.evaluations[0]["n"]} test problems; "attempts to 80 %" is the median number of attempts
+until four of five succeeded; seconds are of training on 2 shared CPU cores, other work beside it.
 
 | method | before | after, mean | each convention | attempts to 80 % | seconds |
 |---|---|---|---|---|---|
 {chr(10).join(rows)}
 
-The shipped model `{card["name"]}` has {card["parameters"]:,} parameters. From the bare question it is right {summary["pass@1"]:.1%} of the time, after one message about its own
-failed attempt {summary["teacher, feedback"]:.1%}, shown a solution {summary["teacher, solution"]:.1%}; in words no pre-training document used it keeps
-{summary["kept in new words"]:.0%} of what a message brings. All of it: [its card](small_models/{card["name"]}/README.md).
+The shipped model `{card["name"]}` has {card["parameters"]:,} parameters. From the bare question
+it is right {summary["pass@1"]:.1%} of the time, after one message about its own failed attempt
+{summary["teacher, feedback"]:.1%}, shown a solution {summary["teacher, solution"]:.1%}; in words
+no pre-training document used it keeps {summary["kept in new words"]:.0%} of what a message
+brings. All of it: [its card](small_models/{card["name"]}/README.md).
 
 What was predicted before these runs: [docs/predictions.md](docs/predictions.md).
 """
@@ -109,16 +113,19 @@ def family_block() -> str:
         )
     evaluated = recorded("tasks")[0].evaluations[0]["n"]
     return f"""
-Each cell: one attempt from the bare question / the teacher's fresh answer shown the feedback on a failed attempt / shown a solution.
-Training problems of a seed that serves for nothing else; intervals stand in the cards.
+Each cell: one attempt from the bare question / the teacher's fresh answer shown the feedback on a
+failed attempt / shown a solution. Training problems of a seed that serves for nothing else;
+intervals stand in the cards.
 
 | model | parameters | steps | {" | ".join(f"`{task}`" for task in tasks)} |
 |---|---:|---:|{"---|" * len(tasks)}
 {chr(10).join(rows)}
 
-What SDPO makes of the default model, recorded: three seeds that nothing was chosen on, accuracy of one attempt at T = 1 on {evaluated} test
-problems, before → after. The learning rate of each task was chosen on two other seeds (`python -m sdpo_lab.experiments task-tuning`). "Active" is
-the mean share of attempts that had something to learn from; seconds are of training, the slowest of the three, on 2 shared CPU cores.
+What SDPO makes of the default model, recorded: three seeds that nothing was chosen on, accuracy
+of one attempt at T = 1 on {evaluated} test problems, before → after. The learning rate of each
+task was chosen on two other seeds (`python -m sdpo_lab.experiments task-tuning`). "Active" is the
+mean share of attempts that had something to learn from; seconds are of training, the slowest of
+the three, on 2 shared CPU cores.
 
 | task | before → after | learning rate | steps | active | seconds |
 |---|---|---|---|---|---|
