@@ -65,7 +65,7 @@ def test_the_decode_loop_greedily_equals_generate(tiny, family, ends, monkeypatc
     for p in model.parameters():
         p.data *= 3.0  # away from the near-ties of fresh weights
     if not ends:
-        monkeypatch.setattr("sdpo_lab.rollouts.end_ids", lambda model, tokenizer: {-1})
+        monkeypatch.setattr("sdpo_lab.core.sampling.end_ids", lambda model, tokenizer: {-1})
         model.generation_config.eos_token_id = None
     problems = [
         Problem(str(n), [{"role": "user", "content": "abcdefgh"[:n] * 2}]) for n in (1, 4, 7)
