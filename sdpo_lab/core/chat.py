@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING, Any, cast
 
 from sdpo_lab.core.checks import is_message, short_repr
-from sdpo_lab.core.special_tokens import refuse_made, special_strings, without_special
+from sdpo_lab.core.special_tokens import refuse_injection, special_strings, without_special
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -19,9 +19,12 @@ if TYPE_CHECKING:
 def encode_chat(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]) -> list[int]:
     """Token ids of a chat up to where the assistant starts to write.
 
-    One render, one tokenisation. Only where a message holds the string of a special token is the
-    render cut there and that string tokenised as plain characters. What the template reads besides
-    is `load_model`'s chat_template_kwargs, by default enable_thinking=False. Raises ValueError when
+    A text that holds "<|im_end|>" must not end its message: an attempt, or what the environment
+    says of it, could then write turns of its own into the teacher's prompt. So 'a<|im_end|>b' is
+    rendered with a mark in the place of '<|im_end|>', the render is split at the mark, and
+    '<|im_end|>' encoded as plain pieces. A chat without such a string takes one render and one
+    tokenisation. Besides the messages the template gets chat_template_kwargs of `load_model`, by
+    default enable_thinking=False. Raises ValueError when
     the tokenizer has no chat template, and where the template or the tokenizer makes a special
     token of texts that hold none: it drops characters, sets two texts side by side, or has a
     normalizer.
@@ -31,25 +34,27 @@ def encode_chat(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str
     mark = unused_mark(messages)
     found: list[str] = []  # special strings met in the messages, in the order of their marks
 
-    def hide(match: re.Match[str]) -> str:
+    def mark_of(match: re.Match[str]) -> str:
         found.append(match.group())
         return f"{mark}{len(found) - 1};"
 
-    hidden: list[dict[str, Any]] = messages
+    marked: list[dict[str, Any]] = messages
     if special:
-        hidden = [
-            {k: special.sub(hide, v) if isinstance(v, str) else v for k, v in m.items()}
+        marked = [
+            {k: special.sub(mark_of, v) if isinstance(v, str) else v for k, v in m.items()}
             for m in messages
         ]
     # template and text in even places, numbers of marks in odd ones
-    pieces = re.split(f"{mark}(\\d+);", render(tokenizer, hidden))
+    pieces = re.split(f"{mark}(\\d+);", render(tokenizer, marked))
     ids: list[int] = []
     for place, piece in enumerate(pieces):
         if place % 2:
             ids += encode_plain(tokenizer, found[int(piece)])
         else:
             ids += encode(tokenizer, piece)
-    refuse_made(tokenizer, messages, ids, lambda chat: encode(tokenizer, render(tokenizer, chat)))
+    refuse_injection(
+        tokenizer, messages, ids, lambda chat: encode(tokenizer, render(tokenizer, chat))
+    )
     return ids
 
 
@@ -69,7 +74,7 @@ def check_chat(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]
 def render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, Any]]) -> str:
     """The chat as the template writes it.
 
-    What it reads besides stands with the tokenizer's other settings, and is saved with them.
+    Its chat_template_kwargs stand with the tokenizer's other settings, and are saved with them.
     """
     settings = {"enable_thinking": False} | tokenizer.init_kwargs.get("chat_template_kwargs", {})
     text = tokenizer.apply_chat_template(

@@ -51,7 +51,10 @@ class History:
         return iter(self.records)
 
     def append(self, record: StepRecord) -> None:
-        """Add the record of a step; those that grow too old for it lose their attempts."""
+        """Add a step's record.
+
+        Drops the attempts of records older than the newest keep_attempts.
+        """
         self.records.append(record)
         if self.keep_attempts is None:
             return
@@ -80,13 +83,14 @@ def summary(
 ) -> dict[str, float]:
     """Metrics of a batch, under the names of the official code where it has them.
 
-    Those of the update are as of a skipped step; `update_metrics` has them when there was one.
+    Starts from the values of a skipped step; the update's (`update_metrics`) overwrite them.
     """
     threshold = config.success_reward_threshold
     demonstrated = [r.demonstration is not None for r in rollouts]
     succeeded = [any(r.succeeded(threshold) for r in group) for group in groups]
     return {
         "self_distillation/success_group_fraction": fraction(succeeded),
+        # official name; = was shown a sibling's solution
         "self_distillation/success_sample_fraction": fraction(demonstrated),
         "self_distillation/feedback_available_fraction": fraction(r.feedback for r in rollouts),
         "self_distillation/feedback_used_fraction": fraction(r.shown_feedback for r in rollouts),

@@ -1,4 +1,4 @@
-"""Attempts: sampled in groups, judged, and what became of each.
+"""A Rollout is one attempt. They are sampled in groups, judged, and keep what became of them.
 
 `core.sampling` has the decode loop below `rollout`.
 """
@@ -36,7 +36,8 @@ class Rollout:
     index: int  #: its place in the group
     text: str  #: decoded, without special tokens: what the judge reads
     completion_ids: list[int]  #: as sampled, end token included; both roles score exactly these
-    entropy: float = float("nan")  #: mean of the sampling distribution's over its tokens, nats
+    #: mean entropy of softmax(logits / T) (T = 1 where greedy), before top_p, nats
+    entropy: float = float("nan")
     truncated: bool = False  #: no end token within the allowed length
 
     # set when it has been judged
@@ -45,8 +46,9 @@ class Rollout:
 
     # set in a step: what its teacher was shown, and whether it took part
     teacher_messages: list[dict[str, str]] = field(default_factory=list)  #: the teacher's chat
-    shown_solution: str = ""  #: the sibling's answer in it; "" = none
-    shown_feedback: str = ""  #: the environment's text in it; "" = none
+    #: the sibling's answer, whole, even where the chat holds a shortened one; "" = none
+    shown_solution: str = ""
+    shown_feedback: str = ""  #: the environment's text, whole likewise; "" = none
     shown_attempt: str = ""  #: its own text in it (`include_own_attempt`)
     demonstration: int | None = None  #: index of the sibling whose answer was shown
     active: bool = False  #: did it take part in the update
@@ -145,8 +147,8 @@ def sample_rollouts(
         completions += sample(model, tokenizer, prompts[part], keys[part], params)
     whose = itertools.product(problems, places)
     return [
-        Rollout(problem, place, *completion)
-        for (problem, place), completion in zip(whose, completions)
+        Rollout(problem, place, c.text, c.ids, entropy=c.entropy, truncated=c.truncated)
+        for (problem, place), c in zip(whose, completions)
     ]
 
 

@@ -1,4 +1,7 @@
-"""The decode loop. The noise of a token depends on who it is, never on the shape of the batch."""
+"""The decode loop. The noise of a token depends on who it is, never on the shape of the batch.
+
+Letters of shapes: see `loop`.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ class SamplingParams(NamedTuple):
 class Completion(NamedTuple):
     text: str  #: without special tokens
     ids: list[int]  #: the end token included
-    entropy: float  #: mean over its tokens, nats
+    entropy: float  #: mean entropy of softmax(logits / T) over its tokens; see `draw`
     truncated: bool  #: no end token within the allowed length
 
 
@@ -100,7 +103,7 @@ def decode(
     params: SamplingParams,
 ) -> tuple[Tensor, Tensor]:
     """(tokens (R, steps), NOT_SAMPLED behind an attempt's end; their summed entropies (R,))."""
-    device, drawing = model.device, uniforms.device
+    device, draw_device = model.device, uniforms.device
     attempts, steps = uniforms.shape
     logits, cache, mask = read_prompts(model, prompts, attempts // len(prompts))
     position = mask.sum(1)  # of the next token, (R,)
@@ -109,8 +112,8 @@ def decode(
     entropies = torch.zeros(attempts, device=device)
     for t in range(steps):
         # one token for every attempt that goes on
-        uniform = uniforms[rows.to(drawing), t]
-        drawn, entropy = draw(logits.to(drawing), uniform, params.temperature, params.top_p)
+        uniform = uniforms[rows.to(draw_device), t]
+        drawn, entropy = draw(logits.to(draw_device), uniform, params.temperature, params.top_p)
         drawn = drawn.to(device)
         tokens[rows, t] = drawn
         entropies[rows] += entropy.to(device)
@@ -214,8 +217,9 @@ def draw(
 ) -> tuple[Tensor, Tensor]:
     """(token (R,), entropy (R,)) from logits (R, V), by inverting the cumulative distribution.
 
-    The token is the first at which it exceeds `uniform` (R,) in [0, 1). Raises FloatingPointError
-    for logits that are not finite.
+    The token is the first at which it exceeds `uniform` (R,) in [0, 1). The entropy is that of
+    softmax(logits / T) (T = 1 where greedy), before top_p, in nats. Raises FloatingPointError for
+    logits that are not finite.
     """
     log_probs = torch.log_softmax(logits.float() / (temperature or 1.0), -1)
     if not torch.isfinite(log_probs.amax(-1)).all():

@@ -92,18 +92,18 @@ def without_special(
     return ids
 
 
-def refuse_made(
+def refuse_injection(
     tokenizer: PreTrainedTokenizerBase,
     messages: list[dict[str, str]],
     ids: list[int],
     write: Callable[[list[dict[str, str]]], list[int]],
 ) -> None:
-    """Raise ValueError where `ids`, a chat's, hold special tokens that were made of its texts.
+    """Raise ValueError where a text of a chat, whose `ids` these are, has become a special token.
 
-    That is more than `write` makes of the same chat with letters for its texts. A template does it
-    that drops or changes characters or sets texts side by side, or a normalizer. What the template
-    writes by itself is counted once for each sequence of roles, so that a chat costs no second
-    render.
+    Render the same chat with harmless text (`write` gives its ids) and count its special tokens. If
+    the real chat has more, its text has turned into one: refuse. A template does it that drops or
+    changes characters or sets texts side by side, or a normalizer. What the template writes by
+    itself is counted once for each sequence of roles, so that a chat costs no second render.
     """
     found = count_special(tokenizer, ids)
     bare = [{k: "a" if k == "content" else letters(v) for k, v in m.items()} for m in messages]

@@ -231,7 +231,8 @@ def test_a_teacher_s_prompt_gives_way_to_the_context(one):
     assert not encode_teacher(one.tokenizer, r, config)[1]
     with pytest.raises(
         ValueError,
-        match="problem 'p' has .* tokens without any demonstration or feedback; 20 have room",
+        match="problem 'p' has .* tokens even with its texts cut to a character each, and 20 have"
+        " room: the model's context=120 must hold the attempt besides",
     ):
         encode_teacher(one.tokenizer, r, config, context=120)
 
