@@ -26,11 +26,16 @@ import torch
 # 1. sample
 def encode(tokenizer, messages):
     """Token ids of a chat, up to where the assistant starts to write."""
-    return tokenizer.apply_chat_template(messages, add_generation_prompt=True, enable_thinking=False)["input_ids"]
+    return tokenizer.apply_chat_template(
+        messages, add_generation_prompt=True, enable_thinking=False
+    )["input_ids"]
 
 
 def uniform(key, position):
-    """A random number in [0, 1), a function of its arguments and nothing else: blake2b of the key, splitmix64 of the position."""
+    """A random number in [0, 1), a function of its arguments and nothing else.
+
+    blake2b of the key, splitmix64 of the position.
+    """
     z = int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=8).digest(), "big")
     z = (z + (position + 1) * 0x9E3779B97F4A7C15) % 2**64
     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
@@ -46,7 +51,7 @@ def draw(logits, u):
 
 @torch.no_grad()
 def sample(model, prompt, keys, end, length):
-    """An attempt for each key, written token by token: G lists of at most `length` ids, the end token included."""
+    """An attempt for each key: G lists of at most `length` ids, the end token included."""
     ids = torch.tensor([prompt] * len(keys), device=model.device)  # (G, L)
     for position in range(length):
         logits = model(ids).logits[:, -1]  # (G, V), about the next token
@@ -55,7 +60,9 @@ def sample(model, prompt, keys, end, length):
         if (ids[:, len(prompt) :] == end).any(1).all():
             break
     # what follows the end token does not count
-    return [row[: row.index(end) + 1] if end in row else row for row in ids[:, len(prompt) :].tolist()]
+    return [
+        row[: row.index(end) + 1] if end in row else row for row in ids[:, len(prompt) :].tolist()
+    ]
 
 
 # 2. judge
@@ -66,47 +73,66 @@ def judge(tokenizer, task, problem, rows):
     """Judged attempts at one problem, side by side: a group."""
     texts = [tokenizer.decode(ids, skip_special_tokens=True) for ids in rows]
     verdicts = [task.judge(problem, text) for text in texts]
-    return [Attempt(problem, ids, text, v.reward, v.feedback) for ids, text, v in zip(rows, texts, verdicts)]
+    return [
+        Attempt(problem, ids, text, v.reward, v.feedback)
+        for ids, text, v in zip(rows, texts, verdicts)
+    ]
 
 
 # 3. reprompt
 def reprompt(group, i):
-    """The chat that the teacher of attempt i reads: the question and the first success of a sibling, or else its own feedback (Table 2).
-    None when there is neither."""
+    """The chat that the teacher of attempt i reads (Table 2); None when there is nothing to show.
+
+    The question and the first success of a sibling, or else the attempt's own feedback.
+    """
     me, successes = group[i], [a.text for j, a in enumerate(group) if a.reward >= 1 and j != i]
     if successes:
         shown = f"\nCorrect solution:\n\n{successes[0]}"
     elif me.reward < 1 and me.feedback:
-        shown = f"\nThe following is feedback from your unsuccessful earlier attempt:\n\n{me.feedback}"
+        shown = (
+            "\nThe following is feedback from your unsuccessful earlier attempt:"
+            f"\n\n{me.feedback}"
+        )
     else:
         return None
     *earlier, question = me.problem.messages
-    return [*earlier, {**question, "content": question["content"] + shown + "\n\nCorrectly solve the original question."}]
+    content = question["content"] + shown + "\n\nCorrectly solve the original question."
+    return [*earlier, {**question, "content": content}]
 
 
 # 4. score
 def score(model, prompt, ids):
     """Log-probabilities of the whole vocabulary at every token of an attempt, (T, V)."""
     logits = model(torch.tensor([prompt + ids], device=model.device)).logits[0]  # (L, V)
-    return logits[len(prompt) - 1 : -1].log_softmax(-1)  # the logits at one place are about the token at the next
+    # the logits at one place are about the token at the next
+    return logits[len(prompt) - 1 : -1].log_softmax(-1)
 
 
 # 5. loss
 def kl(p, q):
-    """KL(student || teacher) at every token from their log-probabilities, (T, V), (T, V) -> (T,): Eq. 1. The teacher gets no gradient."""
+    """KL(student || teacher) at every token from log-probabilities (T, V): (T,). Eq. 1.
+
+    The teacher gets no gradient.
+    """
     return (p.exp() * (p - q.detach())).sum(-1)
 
 
 # 6. step
 def step(model, teacher, tokenizer, optimizer, groups):
-    """One update on the active attempts: those whose teacher reads more than the question. Returns the mean loss of their tokens, or None."""
-    active = [(a, chat) for group in groups for i, a in enumerate(group) if (chat := reprompt(group, i))]
+    """One update on the active attempts: those whose teacher reads more than the question.
+
+    Returns the mean loss of their tokens, or None.
+    """
+    active = [
+        (a, chat) for group in groups for i, a in enumerate(group) if (chat := reprompt(group, i))
+    ]
     if not active:
         return None
     losses = []
     for a, chat in active:
         p = score(model, encode(tokenizer, a.problem.messages), a.ids)  # (T, V)
-        q = score(teacher, encode(tokenizer, chat), a.ids)  # (T, V): the same tokens after another prompt
+        # (T, V): the same tokens after another prompt
+        q = score(teacher, encode(tokenizer, chat), a.ids)
         losses.append(kl(p, q))
     loss = torch.cat(losses).mean()
     optimizer.zero_grad()
@@ -125,8 +151,10 @@ def follow(teacher, model, rate):
 
 
 # all of it
-def sdpo(model, tokenizer, task, steps, seed=0, problems=8, attempts=8, length=64, lr=5e-4, rate=0.01):
-    """Train `model` in place; yields (mean reward of the step's attempts, loss, teacher) after every step."""
+def sdpo(
+    model, tokenizer, task, steps, seed=0, problems=8, attempts=8, length=64, lr=5e-4, rate=0.01
+):
+    """Train `model` in place; yields (mean reward, loss, teacher) after every step."""
     model.eval()  # no dropout: what is scored must be what has sampled
     teacher = copy.deepcopy(model).requires_grad_(False)
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01)
@@ -134,9 +162,15 @@ def sdpo(model, tokenizer, task, steps, seed=0, problems=8, attempts=8, length=6
         groups = []
         for problem in task.problems(problems, split="train", seed=seed * 1_000_003 + number):
             keys = [(seed, number, problem.id, i) for i in range(attempts)]
-            rows = sample(model, encode(tokenizer, problem.messages), keys, tokenizer.eos_token_id, length)
+            rows = sample(
+                model, encode(tokenizer, problem.messages), keys, tokenizer.eos_token_id, length
+            )
             groups.append(judge(tokenizer, task, problem, rows))
         loss = step(model, teacher, tokenizer, optimizer, groups)
         if loss is not None:
             follow(teacher, model, rate)
-        yield sum(a.reward for group in groups for a in group) / (problems * attempts), loss, teacher
+        yield (
+            sum(a.reward for group in groups for a in group) / (problems * attempts),
+            loss,
+            teacher,
+        )

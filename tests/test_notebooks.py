@@ -183,7 +183,7 @@ def test_an_unknown_name_is_refused_with_the_nearest():
 # -- nbval turns red when the trainer is broken on purpose
 
 NAN_LOSS = """
-import sdpo_lab.losses as losses
+import sdpo_lab.core.losses as losses
 whole_loss = losses.distillation_loss
 losses.distillation_loss = lambda *args, **kwargs: whole_loss(*args, **kwargs) * float("nan")
 """
