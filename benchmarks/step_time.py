@@ -203,7 +203,7 @@ def parts(steps: int) -> dict:
     for module, name, part in (
         (room, "sample_rollouts", "sampling"),
         (room, "completion_hidden", "student"),
-        (room, "backward", "student"),
+        (room, "loss_and_backward", "student"),
         (teachers, "completion_hidden", "teacher"),
     ):
         timed(module, name, part)

@@ -1,19 +1,24 @@
-"""SDPO in one file, to be read from top to bottom: sample, judge, reprompt, score twice, loss, step, and the teacher follows.
+"""SDPO in one file, to be read from top to bottom: sample, judge, reprompt, score twice, loss,
+step, and the teacher follows.
 
-Self-Distillation Policy Optimization (arXiv 2601.20802) in its plainest form: the reverse KL of Eq. 1 over the whole vocabulary; the teacher reads a
-sibling's success, or else the environment's feedback, in the frame of Table 2; its weights are a moving average of the student's. The notebook
-04_from_scratch builds this file function by function. Tests hold it equal to 1e-6, sampled tokens included, to `SDPOTrainer` with
-distillation_mode="full_logits", distillation_alpha=1.0, normalize="active_tokens", demonstration="first". Skip `uniform` and `draw` at first: they
-replace torch's generator so that a token's noise does not depend on the batch.
+Self-Distillation Policy Optimization (arXiv 2601.20802) in its plainest form: the reverse KL of Eq.
+1 over the whole vocabulary; the teacher reads a sibling's success, or else the environment's
+feedback, in the frame of Table 2; its weights are a moving average of the student's. The notebook
+04_from_scratch builds this file function by function. Tests hold it equal to 1e-6, sampled tokens
+included, to `SDPOTrainer` with distillation_mode="full_logits", distillation_alpha=1.0,
+normalize="active_tokens", demonstration="first". Skip `uniform` and `draw` at first: they replace
+torch's generator so that a token's noise does not depend on the batch.
 
-`model` and `tokenizer` come from transformers: a causal language model, and its tokenizer with a chat template. A task has
-`problems(n, split, seed)`, each with an `id` and a chat `messages`, and `judge(problem, text)`, which returns an object with a `reward` (1 is a
-success) and a `feedback` ("" says nothing).
+`model` and `tokenizer` come from transformers: a causal language model, and its tokenizer with a
+chat template. A task has `problems(n, split, seed)`, each with an `id` and a chat `messages`, and
+`judge(problem, text)`, which returns an object with a `reward` (1 is a success) and a `feedback`
+("" says nothing).
 
-Left out, but in the package: GRPO and mixtures with it, several updates a batch, top k, other divergences and other teachers, LoRA, the key-value
-cache, batches of different problems, temperatures, further end tokens, texts that are too long, blank or spell a special token, losses that are
-not finite. Shapes: G attempts at a problem, L tokens so far, T tokens of an attempt, V entries of the
-vocabulary.
+Left out, but in the package: GRPO and mixtures with it, several updates a batch, top k, other
+divergences and other teachers, LoRA, the key-value cache, batches of different problems,
+temperatures, further end tokens, texts that are too long, blank or spell a special token, losses
+that are not finite. Shapes: G attempts at a problem, L tokens so far, T tokens of an attempt, V
+entries of the vocabulary.
 """
 
 import copy

@@ -43,7 +43,7 @@ MOMENTS = [
     (loop_module, "sample_rollouts", 1, False),
     (Vowels, "judge", 5, False),
     (loop_module, "reprompt", 2, False),
-    (loop_module, "backward", 2, True),
+    (loop_module, "loss_and_backward", 2, True),
     (torch.optim.AdamW, "step", 1, True),
     (torch.nn.utils, "clip_grad_norm_", 1, True),
     (teachers.Teacher, "update", 1, True),

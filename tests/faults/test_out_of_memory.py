@@ -24,14 +24,14 @@ CPU = (
 
 def short_of_memory(monkeypatch, most: int, error: type[RuntimeError] = RuntimeError) -> None:
     """From now on no more than `most` attempts fit into a micro-batch."""
-    original = loop_module.backward
+    original = loop_module.loss_and_backward
 
     def backward(config, hidden, student, teacher, tokens, vocabulary):
         if int(tokens.rows.max()) >= most:
             raise error(CPU)
         return original(config, hidden, student, teacher, tokens, vocabulary)
 
-    monkeypatch.setattr(loop_module, "backward", backward)
+    monkeypatch.setattr(loop_module, "loss_and_backward", backward)
 
 
 #: As they are written by torch 2.x and numpy, but for the numbers.
@@ -200,7 +200,7 @@ def test_another_runtime_error_is_not_taken_for_it(tiny, monkeypatch):
     def backward(*arguments):
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    monkeypatch.setattr(loop_module, "backward", backward)
+    monkeypatch.setattr(loop_module, "loss_and_backward", backward)
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
         t.step()
     assert not t.halved and t.history.changes == {}
