@@ -1,4 +1,7 @@
-"""The attempts of a step as the update needs them: each with its two prompts, cut into parts."""
+"""The attempts of a step as the update needs them: each with its two prompts, cut into parts.
+
+Letters of shapes: see `loop`.
+"""
 
 from __future__ import annotations
 

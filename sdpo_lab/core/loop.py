@@ -171,7 +171,7 @@ class Loop:
             began, number = time.perf_counter(), len(self.history) + 1
             # 1. problems, 2. attempts: a group at each problem, or those that were given
             rollouts = self.sample(number) if rollouts is None else self.given(rollouts)
-            # 3. verdicts: a reward each, and feedback that says in words what was wrong
+            # 3. verdicts (rollouts.judge_rollouts): a reward each, and in words what was wrong
             # `groups` hold the same Rollout objects; stages 3 and 4 write into them
             groups = group_rollouts(judge_rollouts(self.task, rollouts))
             # 4. two prompts: the teacher is shown a sibling's success or the feedback (SDPO)

@@ -222,3 +222,10 @@ def test_a_class_for_two_versions_is_taken_by_its_new_stages(fresh):  # noqa: F8
     plain = trainer(fresh, distillation_weight=0.0)
     both = Both(copy.deepcopy(plain.model), plain.tokenizer, Vowels(), plain.config)
     assert both.step().loss == plain.step().loss
+
+
+def test_functions_of_the_core_have_their_names_before_for_one_version():
+    from sdpo_lab.core import objective, teachers
+
+    assert objective.backward is objective.loss_and_backward
+    assert teachers.frozen_copy is teachers.copy_of_trainable
