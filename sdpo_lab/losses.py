@@ -15,6 +15,20 @@ from sdpo_lab.core import losses as formulas
 from sdpo_lab.core.checks import check_choice, check_range, short_repr
 from sdpo_lab.core.config import MODES, NORMALIZATIONS
 
+__all__ = [
+    "divergence",
+    "kl",
+    "top_k_support",
+    "tail",
+    "distillation_loss",
+    "log_ratio",
+    "importance_weights",
+    "group_advantages",
+    "policy_loss",
+    "token_log_probs",
+    "token_weights",
+]
+
 #: A clip of 0 would leave nothing.
 SMALLEST_CLIP = 1e-9
 

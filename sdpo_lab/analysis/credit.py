@@ -185,8 +185,8 @@ class Rescorer:
         self.teacher = as_teacher(teacher, model)
         ids = token_ids(model, tokenizer, completion)
         tokens = split_text(tokenizer, ids)
-        prompt = render(tokenizer, problem.messages)
         p = self._read(as_teacher(None, model), problem.messages, ids)  # (T, V)
+        prompt = render(tokenizer, problem.messages)
         log_probs = of_sampled(p, ids)
         #: the attempt with the student in both roles
         self.bare = Credit(

@@ -170,7 +170,7 @@ class Loop:
         with self.lock:
             began, number = time.perf_counter(), len(self.history) + 1
             # 1. problems, 2. attempts: a group at each problem, or those that were given
-            rollouts = self.sample(number) if rollouts is None else self.given(rollouts)
+            rollouts = self.attempts(number, rollouts)
             # 3. verdicts (rollouts.judge_rollouts): a reward each, and in words what was wrong
             # `groups` hold the same Rollout objects; stages 3 and 4 write into them
             groups = group_rollouts(judge_rollouts(self.task, rollouts))
@@ -228,9 +228,13 @@ class Loop:
             step=number,
         )
 
-    def given(self, rollouts: list[Rollout]) -> list[Rollout]:
-        """Copies of attempts that come from outside, checked."""
-        return [r.undecided() for r in check_rollouts(rollouts, self.vocabulary)]
+    def attempts(self, number: int, given: list[Rollout] | None) -> list[Rollout]:
+        """Fresh attempts, or copies of given ones; those `Loop` has not sampled are checked."""
+        if given is not None:
+            return [r.undecided() for r in check_rollouts(given, self.vocabulary)]
+        sampled = self.sample(number)
+        ours = type(self).sample is Loop.sample
+        return sampled if ours else check_rollouts(sampled, self.vocabulary)
 
     # -- 4. two prompts; GRPO's advantages --------------------------------------------------------
 

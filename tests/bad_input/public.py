@@ -274,7 +274,8 @@ INSIDE = {
     for name in (
         "sample",
         "sample_groups",
-        "given",
+        "attempts",
+        "stop_when_diverged",
         "prepare",
         "build_teacher_contexts",
         "activate_rewarded",
