@@ -26,6 +26,15 @@ REASONS: dict[str, str] = {
     r"test_gradient_by_finite_differences\[.*": (
         "the same cases, with the parameters in another order"
     ),
+    r"test_a_live_run\[(errand|wait)-.*": (
+        "the same rows, with call_between_steps for errand, and so another number in the name"
+    ),
+    r"test_(a_run_at_rest_stays_so_while_an_errand_is_done|an_errand_that_fails_is_told_.*)": (
+        "the same tests, of a call instead of an errand"
+    ),
+    r"test_the_sources_are_one_function_and_rules_for_one_class": (
+        "scripts are modules now: test_every_module_loads_as_it_stands_... holds them"
+    ),
     r"test_the_first_lesson_is_to_copy_and_ends": (
         "the recipe of e9dc4cf has other lessons, each with its test"
     ),
