@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 # The notebooks come first, for the longest should not be begun last.
 WORKERS := 2
 SIDE_BY_SIDE := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
-NBVAL := --nbval-lax --nbval-cell-timeout=240
+NBVAL := --nbval-lax --nbval-cell-timeout=600
 HERE := $(BIN)/python -m pytest $(NBVAL) --nbval-current-env
 # What drives a browser or looks at the clock needs the machine for itself.
 ALONE := browser or timing

@@ -231,7 +231,7 @@ def test_make_knows_its_targets(target):
             "install_chromium.sh",
             "pytest",
             "--nbval-lax",
-            "--nbval-cell-timeout=240",
+            "--nbval-cell-timeout=600",
             "-n 2 --dist loadfile",
             "notebooks tests",
         ):
