@@ -67,6 +67,10 @@ class Recipe:
     keep_at: tuple[int, ...] = ()  #: steps after which the weights are kept as models of their own
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if self.diet not in DIETS:
+            raise ValueError(f"diet must be one of {', '.join(DIETS)}; got {self.diet!r}")
+
 
 DIETS = ("everything", "no feedback", "no exclusions")
 
@@ -223,8 +227,11 @@ def pretrain(
     both = optimizers(recipe, model, rate_on_device)
     if device == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32
-    graphed = GraphedStep(model, both, rate_on_device) if device == "cuda" else None
     start = restore(state_file, recipe, model, both) if state_file.exists() else 0
+    for group in (group for optimizer in both for group in optimizer.param_groups):
+        if rate_on_device is not None:  # a restored optimiser holds a copy of its own
+            group["lr"] = rate_on_device
+    graphed = GraphedStep(model, both, rate_on_device) if device == "cuda" else None
     batches_per_pool, batches, losses, since = 16, [], [], time.time()
     for step in range(start, recipe.steps):
         if not batches or step % batches_per_pool == 0:
