@@ -14,7 +14,7 @@ import torch
 from sdpo_lab.analysis.token_text import byte_spans, split_text, token_text
 from sdpo_lab.core import losses
 from sdpo_lab.core.chat import encode_chat, encode_plain, render
-from sdpo_lab.core.checks import check_kind, check_model, check_range, check_text, shown
+from sdpo_lab.core.checks import check_kind, check_model, check_range, check_text, short_repr
 from sdpo_lab.core.config import SDPOConfig
 from sdpo_lab.core.reprompt import teacher_messages
 from sdpo_lab.core.rollouts import Rollout
@@ -288,13 +288,13 @@ def token_ids(model: Any, tokenizer: Any, completion: str | list[int] | Rollout)
         if not is_list or any(isinstance(i, (bool, float, str)) for i in given):
             raise TypeError(
                 "completion must be a text, a list of token ids or a Rollout; got "
-                f"{shown(completion)}"
+                f"{short_repr(completion)}"
             )
         ids = [int(i) for i in given]
     if not ids:
         raise ValueError(
             "completion is empty, it must have at least one token to score; got "
-            f"{shown(completion)}"
+            f"{short_repr(completion)}"
         )
     vocabulary = model.get_input_embeddings().num_embeddings
     if not all(0 <= i < vocabulary for i in ids):

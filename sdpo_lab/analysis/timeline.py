@@ -24,7 +24,7 @@ from sdpo_lab.analysis.credit import credit, shown_texts
 from sdpo_lab.analysis.pictures import MOST_CHARACTERS, MOST_TOKENS, clean, picture
 from sdpo_lab.analysis.probe import as_probe, failures
 from sdpo_lab.analysis.snapshots import Snapshots
-from sdpo_lab.core.checks import check_kind, check_range, shown
+from sdpo_lab.core.checks import check_kind, check_range, short_repr
 from sdpo_lab.core.records import StepRecord
 from sdpo_lab.core.rollouts import Rollout
 from sdpo_lab.core.task import Problem
@@ -70,7 +70,7 @@ class Timeline:
         max_megabytes: float = 200,
     ) -> None:
         if not callable(getattr(trainer, "step", None)) or not hasattr(trainer, "history"):
-            raise TypeError(f"trainer must be an SDPOTrainer, got {shown(trainer)}")
+            raise TypeError(f"trainer must be an SDPOTrainer, got {short_repr(trainer)}")
         self.trainer = trainer
         self._snapshots = Snapshots(trainer, folder, every, max_megabytes)
         #: a Rollout; None until one was chosen

@@ -10,7 +10,7 @@ from typing import Any
 
 from sdpo_lab.analysis.credit import credit, shown_texts
 from sdpo_lab.analysis.evaluation import sampling_model, solved, teacher_prompts
-from sdpo_lab.core.checks import shown
+from sdpo_lab.core.checks import short_repr
 from sdpo_lab.core.rollouts import Rollout
 from sdpo_lab.core.task import draw_problems
 
@@ -77,7 +77,7 @@ def credit_of(trainer: Any, step: int, index: int) -> Any:
         if isinstance(value, bool) or not isinstance(value, numbers.Integral):
             raise TypeError(
                 f"{name} must be a whole number, a step's from 1 and an attempt's from 0; got "
-                f"{shown(value)}"
+                f"{short_repr(value)}"
             )
     with trainer.lock:
         attempt = find_attempt(trainer.history.records, step, index)

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from sdpo_lab.core.checks import check_choice, check_kind, check_range, shown, unknown_names
+from sdpo_lab.core.checks import check_choice, check_kind, check_range, short_repr, unknown_names
 from sdpo_lab.live import measurements
 from sdpo_lab.live.control import Clock, Control, check_free, drive, let_go
 from sdpo_lab.live.progress import ProgressLine
@@ -61,7 +61,7 @@ class LiveRun(Worker):
     ) -> None:
         super().__init__()
         if not callable(getattr(trainer, "step", None)) or not hasattr(trainer, "history"):
-            raise TypeError(f"trainer must be an SDPOTrainer, got {shown(trainer)}")
+            raise TypeError(f"trainer must be an SDPOTrainer, got {short_repr(trainer)}")
         check_range("steps", steps, int, 1, 10**9)
         check_kind("watchers", watchers, Iterable, "functions of a step's record")
         check_range("evaluate_every", evaluate_every, int, 0, 10**9)
@@ -71,7 +71,9 @@ class LiveRun(Worker):
         self.watchers = tuple(watchers)
         for watcher in self.watchers:
             if not callable(watcher):
-                raise TypeError(f"watchers must be functions of one record; got {shown(watcher)}")
+                raise TypeError(
+                    f"watchers must be functions of one record; got {short_repr(watcher)}"
+                )
 
         self.first = len(trainer.history.records)  #: records the trainer already had
         self.done = 0  #: steps this run has taken

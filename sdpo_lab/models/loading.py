@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from sdpo_lab.core.chat import render
-from sdpo_lab.core.checks import check_choice, check_kind, check_range, shown
+from sdpo_lab.core.checks import check_choice, check_kind, check_range, short_repr
 
 DEFAULT = "lab-1m"
 #: Ways to compute attention that are part of transformers, or of a package installed here. Any
@@ -122,7 +122,7 @@ def set_chat(
     and a saved tokenizer keeps them."""
     if template is not None and not isinstance(template, str):
         raise TypeError(
-            f"chat_template must be a string, a Jinja template; got {shown(template)} "
+            f"chat_template must be a string, a Jinja template; got {short_repr(template)} "
             f"({type(template).__name__})"
         )
     kinds = (dict, type(None))
@@ -194,7 +194,7 @@ def check_attention(where: str, name: object) -> None:
     transformers' choice."""
     if name is not None and name not in ATTENTION:
         raise ValueError(
-            f"{where} asks for attention of the kind {shown(name)}, which is none of "
+            f"{where} asks for attention of the kind {short_repr(name)}, which is none of "
             f"{', '.join(ATTENTION)}: it would be code from elsewhere, which is never run here. "
             "Take the name out of the file"
         )
@@ -271,7 +271,8 @@ def find_source(name: str | Path) -> Path | str:
     """The folder of a shipped model, the folder of this name, or the Hub id as it is."""
     if not isinstance(name, (str, Path)):
         raise TypeError(
-            f"a model's name must be a string, got {shown(name)} ({type(name).__name__}); to use a "
+            f"a model's name must be a string, got {short_repr(name)} ({type(name).__name__}); "
+            "to use a "
             "model you hold already, pass it to SDPOTrainer"
         )
     shipped = model_folders()
@@ -325,17 +326,17 @@ def pick_device(device: str) -> torch.device:
         check_choice("device", chosen.type, ("cpu", "cuda", "mps"))
     except (RuntimeError, TypeError, ValueError) as error:
         raise ValueError(
-            f"device must be 'auto', 'cpu', 'cuda', 'cuda:<n>' or 'mps'; got {shown(device)}"
+            f"device must be 'auto', 'cpu', 'cuda', 'cuda:<n>' or 'mps'; got {short_repr(device)}"
         ) from error
     no_cuda = chosen.type == "cuda" and not torch.cuda.is_available()
     no_mps = chosen.type == "mps" and not torch.backends.mps.is_available()
     if no_cuda or no_mps:
         raise ValueError(
-            f"device {shown(device)} is not available on this machine; use 'auto' or 'cpu'"
+            f"device {short_repr(device)} is not available on this machine; use 'auto' or 'cpu'"
         )
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise ValueError(
-            f"device {shown(device)} is not there: this machine has cuda:0 to "
+            f"device {short_repr(device)} is not there: this machine has cuda:0 to "
             f"cuda:{torch.cuda.device_count() - 1}"
         )
     return chosen

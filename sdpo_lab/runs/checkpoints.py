@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from sdpo_lab.core.checks import check_choice, check_kind, check_range, check_task, shown
+from sdpo_lab.core.checks import check_choice, check_kind, check_range, check_task, short_repr
 from sdpo_lab.core.config import SDPOConfig
 from sdpo_lab.core.records import History, StepRecord
 from sdpo_lab.core.rollouts import Rollout
@@ -285,9 +285,10 @@ def fill_in(model: Any, tensors: dict[str, Any], at: Path, saved: dict[str, Any]
     name = type(unwrapped(model)).__name__
     if name != saved["model"]["class"] or differing:
         raise ValueError(
-            f"{at} holds a {shown(saved['model']['class'])} with other weights than the {name} "
+            f"{at} holds a {short_repr(saved['model']['class'])} with other weights than the "
+            f"{name} "
             f"that transformers builds of its config (they differ in {sorted(differing)[:5]}); the "
-            f"versions it was made with are in {STATE}: {shown(saved['versions'])}"
+            f"versions it was made with are in {STATE}: {short_repr(saved['versions'])}"
         )
     for name, tensor in tensors.items():
         places[name].data = tensor

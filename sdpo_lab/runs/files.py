@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sdpo_lab.core.checks import shown
+from sdpo_lab.core.checks import short_repr
 from sdpo_lab.runs.json import from_json
 
 try:
@@ -90,14 +90,15 @@ def read_state(at: Path) -> dict[str, Any]:
         state = from_json((at / STATE).read_text(encoding="utf-8"))
         version = state["format"]
     except UNREADABLE as error:
-        reason = f"{type(error).__name__}: {shown(str(error))}"
+        reason = f"{type(error).__name__}: {short_repr(str(error))}"
         raise Damaged(f"{at / STATE} cannot be read ({reason})") from error
     if version != FORMAT:
         versions = state.get("versions")
         by = versions.get("sdpo_lab") if isinstance(versions, dict) else None
         raise Damaged(
-            f"{at} has format {shown(version)}; this version reads format {FORMAT}. It was written "
-            f"by sdpo_lab {shown(by) if by else 'of an unknown version'}"
+            f"{at} has format {short_repr(version)}; this version reads format {FORMAT}. It "
+            "was written "
+            f"by sdpo_lab {short_repr(by) if by else 'of an unknown version'}"
         )
     return state
 
@@ -111,7 +112,9 @@ def check_files(at: Path, entries: dict[str, Any]) -> None:
             present[inner.as_posix()] = p
     for name, known in entries.items():
         if name not in present:
-            raise Damaged(f"{at / name if name in NEEDED else shown(name)} is missing in {at.name}")
+            raise Damaged(
+                f"{at / name if name in NEEDED else short_repr(name)} is missing in {at.name}"
+            )
         file = present.pop(name)
         if file.stat().st_size != known["bytes"]:
             raise Damaged(f"{file} has {file.stat().st_size} bytes instead of {known['bytes']}")
@@ -122,7 +125,8 @@ def check_files(at: Path, entries: dict[str, Any]) -> None:
     strange = sorted({*present} - {STATE, HISTORY})
     if strange:  # transformers reads what it finds beside its own files
         raise Damaged(
-            f"{at} holds {shown(strange[0])}, which was not there when the checkpoint was written; "
+            f"{at} holds {short_repr(strange[0])}, which was not there when the checkpoint was "
+            "written; "
             "remove it to go on"
         )
 
@@ -135,7 +139,8 @@ def check_shape(at: Path, value: Any, shape: dict[str, Any], where: str = "") ->
             check_shape(at, inner, kind, f"{where}{key}.")
         elif not isinstance(inner, kind) or isinstance(inner, bool) and kind is int:
             raise Damaged(
-                f"{at / STATE} is none that sdpo_lab wrote: {shown(where + key)} is {shown(inner)}"
+                f"{at / STATE} is none that sdpo_lab wrote: {short_repr(where + key)} is "
+                f"{short_repr(inner)}"
             )
 
 

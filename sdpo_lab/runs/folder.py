@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sdpo_lab.core.checks import shown
+from sdpo_lab.core.checks import short_repr
 from sdpo_lab.runs import files as run_files
 from sdpo_lab.runs.files import (
     BASE,
@@ -123,7 +123,8 @@ class RunFolder:
             version = content.get("format", 1)
             if version not in (1, FORMAT):
                 raise NewerFormat(
-                    f"{file} has format {shown(version)}; this version of sdpo_lab reads format "
+                    f"{file} has format {short_repr(version)}; this version of sdpo_lab reads "
+                    "format "
                     f"{FORMAT}. Use the version that wrote it, or name another folder"
                 )
             name = content["checkpoint"]
@@ -133,7 +134,7 @@ class RunFolder:
         except NewerFormat:
             raise
         except UNREADABLE as error:
-            reason = f"{type(error).__name__}: {shown(str(error))}"
+            reason = f"{type(error).__name__}: {short_repr(str(error))}"
             raise Damaged(f"{file} is damaged ({reason})") from error
         return {"checkpoint": name, "kept": kept}
 

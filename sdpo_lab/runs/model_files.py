@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from sdpo_lab.core.checks import shown
+from sdpo_lab.core.checks import short_repr
 from sdpo_lab.core.scoring import unwrapped
 from sdpo_lab.models.loading import add_adapter, check_attention, read_config
 from sdpo_lab.runs.files import STATE
@@ -56,7 +56,8 @@ def lora_fields(fields: dict[str, Any]) -> dict[str, Any]:
         handled = key in LORA_FIELDS or key in IGNORED_FIELDS
         if not handled and value and value != default.get(key):
             raise ValueError(
-                f"the adapter's config has {shown(key)} = {shown(value)}, which cannot be saved "
+                f"the adapter's config has {short_repr(key)} = {short_repr(value)}, which "
+                "cannot be saved "
                 f"and read here; of LoRA's settings these can: {', '.join(LORA_FIELDS)}"
             )
     return {key: value for key, value in fields.items() if key in LORA_FIELDS and key in default}

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import torch
 
-from sdpo_lab.core.checks import shown
+from sdpo_lab.core.checks import short_repr
 from sdpo_lab.core.config import SDPOConfig
 from sdpo_lab.core.records import History
 from sdpo_lab.core.scoring import unwrapped
@@ -116,8 +116,10 @@ def check_data(problems: Iterable[Problem]) -> None:
             (back,) = from_json(to_json({key: value})).values()
             if not isinstance(key, str) or not equal_as_json(value, back):
                 raise ValueError(
-                    f"a run is saved as JSON, and data[{shown(key)}] of the problem {shown(p.id)} "
-                    f"would come back from it as {shown(back)} instead of {shown(value)}: give "
+                    f"a run is saved as JSON, and data[{short_repr(key)}] of the problem "
+                    f"{short_repr(p.id)} "
+                    f"would come back from it as {short_repr(back)} instead of "
+                    f"{short_repr(value)}: give "
                     "numbers, strings, lists, and dictionaries whose keys are strings"
                 )
 
@@ -148,8 +150,9 @@ def find_task(saved: dict[str, Any], given: Task | None) -> Task:
     now = getattr(given, "name", None), from_json(to_json(getattr(given, "dials", {})))
     if was != now:
         raise ValueError(
-            f"the run was made on the task {shown(was[0])} with the dials {shown(was[1])}; "
-            f"the one given is {shown(now[0])} with {shown(now[1])}"
+            f"the run was made on the task {short_repr(was[0])} with the dials "
+            f"{short_repr(was[1])}; "
+            f"the one given is {short_repr(now[0])} with {short_repr(now[1])}"
         )
     return given
 
@@ -159,12 +162,13 @@ def rebuilt_task(saved: dict[str, Any]) -> Task:
     shipped = ReasoningGym if str(saved["name"]).startswith(PREFIX) else TASKS.get(saved["name"])
     if not shipped or shipped.__name__ != saved["class"]:
         raise ValueError(
-            f"the run was made on a task of your own ({shown(saved['class'])}); pass it: "
+            f"the run was made on a task of your own ({short_repr(saved['class'])}); pass it: "
             "SDPOTrainer.resume(folder, task=...) needs one, got None"
         )
     if saved["dials"].get("allow_weak"):
         raise ValueError(
-            f"the run was made on {shown(saved['name'])} with allow_weak=True, which lets programs "
+            f"the run was made on {short_repr(saved['name'])} with allow_weak=True, which lets "
+            "programs "
             "run that can do harm; pass the task to say so yourself: "
             "resume(folder, task=lab.load_task(...))"
         )

@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from sdpo_lab.core.checks import check_choice, check_reward, shown
+from sdpo_lab.core.checks import check_choice, check_reward, short_repr
 from sdpo_lab.core.task import SPLITS, Problem, Task, Verdict, as_verdict, check_problems_asked
 from sdpo_lab.tasks.conventions import is_test
 from sdpo_lab.tasks.guard import Guard, JudgeError
@@ -68,12 +68,12 @@ def task_from_function(
         if value is not None and not callable(value):
             raise TypeError(
                 f"{key} must be a function (problem, completion), "
-                f"got {shown(value)} ({type(value).__name__})"
+                f"got {short_repr(value)} ({type(value).__name__})"
             )
     if tokenizer is not None and not callable(tokenizer):
-        raise TypeError(f"tokenizer must be the model's tokenizer, got {shown(tokenizer)}")
+        raise TypeError(f"tokenizer must be the model's tokenizer, got {short_repr(tokenizer)}")
     if not isinstance(name, str) or not name:
-        raise TypeError(f"name must be a string with something in it, got {shown(name)}")
+        raise TypeError(f"name must be a string with something in it, got {short_repr(name)}")
     if judge is not None:
         task = FunctionTask(problems, judge, name)
     else:
@@ -104,7 +104,7 @@ class FunctionTask:
         if isinstance(given, (str, dict)) or not isinstance(given, Iterable):
             raise TypeError(
                 "problems must be a list of Problem objects or dictionaries, or a function "
-                f"(n, split, seed) that gives one; got {type(given).__name__}: {shown(given)}"
+                f"(n, split, seed) that gives one; got {type(given).__name__}: {short_repr(given)}"
             )
         given = list(given)
         if not any(all(isinstance(g, kind) for g in given) for kind in (Problem, dict)):
@@ -212,7 +212,7 @@ def as_problem(row: dict[str, Any], place: int, name: str) -> Problem:
     if not isinstance(chat, list) or not chat or not all(map(is_message, chat)):
         raise TypeError(
             f"the prompt of problem {place} must be a string or a list of messages with a role and "
-            f"a content, both strings; got {shown(chat)}"
+            f"a content, both strings; got {short_repr(chat)}"
         )
     role, content = chat[-1]["role"], chat[-1]["content"]
     if role != "user":
@@ -222,12 +222,13 @@ def as_problem(row: dict[str, Any], place: int, name: str) -> Problem:
         )
     if not content.strip():
         raise ValueError(
-            f"the prompt of problem {place} is empty, it must say something; got {shown(content)}"
+            f"the prompt of problem {place} is empty, it must say something; got "
+            f"{short_repr(content)}"
         )
     given = row.get("id")
     if given is not None and (isinstance(given, bool) or not isinstance(given, (str, int))):
         raise TypeError(
-            f"the id of problem {place} must be a string or a whole number, got {shown(given)}"
+            f"the id of problem {place} must be a string or a whole number, got {short_repr(given)}"
         )
     return Problem(f"{name}-{checksum(chat)[:12]}" if given is None else str(given), chat, row)
 

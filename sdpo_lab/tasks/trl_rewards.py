@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from sdpo_lab.core.checks import check_range, check_reward, shown
+from sdpo_lab.core.checks import check_range, check_reward, short_repr
 from sdpo_lab.core.task import Problem, Verdict
 
 #: Keys of the problems' data that TRL gives under these names itself.
@@ -119,7 +119,7 @@ class Rewards:
         if one_value or not isinstance(values, Iterable):
             raise TypeError(
                 f"the reward function {title(function)} must return a list with one reward for "
-                f"each completion, got {shown(values)} ({type(values).__name__})"
+                f"each completion, got {short_repr(values)} ({type(values).__name__})"
             )
         values = list(values)
         if len(values) != n:
@@ -139,7 +139,7 @@ def reward_of(function: Callable, value: Any) -> float | None:
     if not isinstance(number, numbers.Real):
         raise TypeError(
             f"{name} must be a number, or None where it does not count, "
-            f"got {shown(value)} ({type(value).__name__})"
+            f"got {short_repr(value)} ({type(value).__name__})"
         )
     return None if number != number else check_reward(name, python_number(number))
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import anywidget
 import traitlets
 
-from sdpo_lab.core.checks import shown
+from sdpo_lab.core.checks import short_repr
 from sdpo_lab.views.html import SMALL, Html, WithPicture, literal, tag
 from sdpo_lab.views.page import style, widget
 
@@ -52,7 +52,7 @@ class Blame(WithPicture, anywidget.AnyWidget):
         if not isinstance(tokens, (list, tuple)) or not all(isinstance(t, str) for t in tokens):
             raise TypeError(
                 "tokens must be a list of strings, such as lab.credit(...).tokens; "
-                f"got {shown(tokens)}"
+                f"got {short_repr(tokens)}"
             )
         if not 1 <= len(tokens) <= MOST_TOKENS:
             raise ValueError(f"tokens must be 1 to {MOST_TOKENS}; got {len(tokens)}")
@@ -94,14 +94,18 @@ class Blame(WithPicture, anywidget.AnyWidget):
 def positions(blamed: Any, count: int) -> list[int]:
     """`blamed` sorted, each once. Raises unless they are positions among `count` tokens."""
     if isinstance(blamed, (str, numbers.Number)) or not isinstance(blamed, Iterable):
-        raise TypeError(f"blamed must be a list of positions, such as [3]; got {shown(blamed)}")
+        raise TypeError(
+            f"blamed must be a list of positions, such as [3]; got {short_repr(blamed)}"
+        )
     for t in blamed:
         if isinstance(t, bool) or not isinstance(t, numbers.Integral):
-            raise TypeError(f"blamed must be whole numbers, positions of tokens; got {shown(t)}")
+            raise TypeError(
+                f"blamed must be whole numbers, positions of tokens; got {short_repr(t)}"
+            )
         if not 0 <= t < count:
             raise ValueError(
                 f"blamed must be positions from 0 to {count - 1}, there are {count} tokens; "
-                f"got {shown(t)}"
+                f"got {short_repr(t)}"
             )
     return sorted({int(t) for t in blamed})
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, SupportsFloat
 
-from sdpo_lab.core.checks import check_kind, check_range, check_text, printable, shown
+from sdpo_lab.core.checks import check_kind, check_range, check_text, printable, short_repr
 from sdpo_lab.views.html import SMALL, Html, escape, joined, tag
 
 #: Okabe and Ito's colour-blind-safe palette, the darker ones first.
@@ -67,7 +67,7 @@ class Chart:
         ):
             raise ValueError(
                 f"y_range must be two numbers between {-LARGEST:g} and {LARGEST:g}, the lower one "
-                f"first, or None; got {shown(self.y_range)}"
+                f"first, or None; got {short_repr(self.y_range)}"
             )
 
     def _repr_html_(self) -> str:
@@ -207,7 +207,7 @@ def drawn(value: float) -> bool:
 
 def in_words(value: float) -> str:
     """A number with two digits after the point; one without a place as Python writes it."""
-    return f"{value:.2f}" if drawn(value) else shown(value)
+    return f"{value:.2f}" if drawn(value) else short_repr(value)
 
 
 def apart(low: float, high: float) -> tuple[float, float]:
@@ -296,6 +296,6 @@ def smooth(values: Sequence[float], window: int) -> list[float]:
     """Mean of the last `window` values at each place, 1 or more. Raises TypeError for no list."""
     check_range("window", window, int, 1)
     if isinstance(values, (str, bytes)) or not hasattr(values, "__len__"):
-        raise TypeError(f"values must be a list of numbers; got {shown(values)}")
+        raise TypeError(f"values must be a list of numbers; got {short_repr(values)}")
     windows = (values[max(0, end - window) : end] for end in range(1, len(values) + 1))
     return [sum(part) / len(part) for part in windows]

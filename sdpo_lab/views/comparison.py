@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sdpo_lab.analysis.pictures import clean
-from sdpo_lab.core.checks import check_text, printable, shown
+from sdpo_lab.core.checks import check_text, printable, short_repr
 from sdpo_lab.core.records import History
 from sdpo_lab.live.knobs import told
 from sdpo_lab.runs.files import STATE, history_of
@@ -81,10 +81,10 @@ def compare(
     if not isinstance(runs, Mapping) or not runs:
         raise ValueError(
             f"runs must be a dictionary {{name: run}}, e.g. "
-            f"compare({{'SDPO': trainer, 'GRPO': 'runs/grpo'}}); got {shown(runs)}"
+            f"compare({{'SDPO': trainer, 'GRPO': 'runs/grpo'}}); got {short_repr(runs)}"
         )
     if isinstance(window, bool) or not isinstance(window, int) or not 1 <= window <= 10_000:
-        raise ValueError(f"window must be a whole number from 1 to 10000; got {shown(window)}")
+        raise ValueError(f"window must be a whole number from 1 to 10000; got {short_repr(window)}")
     check_text("metric", metric, "the name of a column of History.to_frame()")
     check_text("note", note)
     groups = {
@@ -217,7 +217,8 @@ def recorded(name: str, file: Path) -> dict[str, list[Run]]:
             raise ValueError("it holds no run")
     except (OSError, KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise ValueError(
-            f"{shown(str(file))} is no file of recorded runs, as sdpo_lab.records.write_records "
+            f"{short_repr(str(file))} is no file of recorded runs, as "
+            "sdpo_lab.records.write_records "
             f"makes them ({type(error).__name__}: {printable(str(error))})"
         ) from error
     for record, run in found:
@@ -243,14 +244,14 @@ def check_rows(run: Run) -> None:
         isinstance(fields, dict) for fields in run.changes.values()
     ):
         raise ValueError(
-            f"its changes must be a dictionary of dictionaries, and are {shown(run.changes)}"
+            f"its changes must be a dictionary of dictionaries, and are {short_repr(run.changes)}"
         )
     for row in run.rows:
         wrong = [v for v in row.values() if not isinstance(v, (int, float, type(None)))]
         if wrong or not isinstance(row.get("step"), int):
             raise ValueError(
                 "a row of it must have a step and nothing but numbers, one has "
-                f"{shown(wrong[0] if wrong else row)}"
+                f"{short_repr(wrong[0] if wrong else row)}"
             )
 
 

@@ -20,7 +20,7 @@ import anywidget
 import traitlets
 
 from sdpo_lab.analysis import pictures
-from sdpo_lab.core.checks import check_kind, check_range, shown
+from sdpo_lab.core.checks import check_kind, check_range, short_repr
 from sdpo_lab.live import knobs
 from sdpo_lab.live.diagnostics import worries
 from sdpo_lab.live.measurements import STUDENT, TEACHER
@@ -282,9 +282,9 @@ def check_timeline(timeline: Any, trainer: Any, folder: Any) -> None:
         return
     needed = "timeline must be a Timeline of the same trainer, as Timeline(trainer) makes it"
     if not (callable(getattr(timeline, "watch", None)) and hasattr(timeline, "trainer")):
-        raise TypeError(f"{needed}, or None; got {shown(timeline)}")
+        raise TypeError(f"{needed}, or None; got {short_repr(timeline)}")
     if timeline.trainer is not trainer:
-        raise ValueError(f"{needed}; got {shown(timeline)} of another one")
+        raise ValueError(f"{needed}; got {short_repr(timeline)} of another one")
     if folder is not None and timeline.folder.resolve() == Path(folder).resolve():
         raise ValueError(
             f"folder must be another than the timeline's, {str(folder)!r}: a run keeps its newest "

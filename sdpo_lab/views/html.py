@@ -9,7 +9,7 @@ import unicodedata
 from pathlib import Path
 from typing import Any
 
-from sdpo_lab.core.checks import check_kind, shown
+from sdpo_lab.core.checks import check_kind, short_repr
 from sdpo_lab.views.page import bundle, style
 
 #: Characters that nobody can see, or that turn the line round: by category, and one by one.
@@ -114,7 +114,7 @@ def write_page(path: str | Path, page: str) -> Path:
     if path == Path() or path.is_dir():
         raise ValueError(
             "path must be the path of a file, such as 'view.html', and "
-            f"{shown(str(path))} is a folder"
+            f"{short_repr(str(path))} is a folder"
         )
     path.write_text(page, encoding="utf-8")
     return path

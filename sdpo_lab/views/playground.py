@@ -25,7 +25,7 @@ from sdpo_lab.core.checks import (
     check_model,
     check_range,
     check_task,
-    shown,
+    short_repr,
 )
 from sdpo_lab.core.config import SDPOConfig
 from sdpo_lab.core.rollouts import Rollout, judge_rollouts, rollout
@@ -286,7 +286,7 @@ def choose_problems(
         if not begin + problems or not all(isinstance(p, Problem) for p in problems):
             raise ValueError(
                 "problems must be a number from 1 to 50, or a list of one or more problems; got "
-                f"{shown(problems)}"
+                f"{short_repr(problems)}"
             )
         return begin + [p for p in problems if p.id not in {b.id for b in begin}]
     check_range("problems", problems, int, 1, 50)
@@ -299,7 +299,7 @@ def choose_problems(
 def number(asked: dict[str, Any], name: str, most: int) -> int:
     value = asked.get(name)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
-        raise ValueError(f"{name} must be a whole number from 0 to {most}; got {shown(value)}")
+        raise ValueError(f"{name} must be a whole number from 0 to {most}; got {short_repr(value)}")
     return value
 
 

@@ -11,7 +11,7 @@ import anywidget
 import traitlets
 
 from sdpo_lab.analysis.timeline import Timeline
-from sdpo_lab.core.checks import shown
+from sdpo_lab.core.checks import short_repr
 from sdpo_lab.views.html import (
     BLUE,
     ORANGE,
@@ -45,7 +45,7 @@ class Rewind(WithPicture, anywidget.AnyWidget):
         if not isinstance(timeline, Timeline):
             raise TypeError(
                 "timeline must be a sdpo_lab.timeline.Timeline, as Timeline(trainer) makes it; "
-                f"got {type(timeline).__name__}: {shown(timeline)}"
+                f"got {type(timeline).__name__}: {short_repr(timeline)}"
             )
         self.timeline = timeline
         super().__init__(setup=self.steps())

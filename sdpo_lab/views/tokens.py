@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sdpo_lab.analysis.credit import Credit
-from sdpo_lab.core.checks import check_kind, shown
+from sdpo_lab.core.checks import check_kind, short_repr
 from sdpo_lab.views.html import (
     BLUE,
     GREEN,
@@ -76,15 +76,15 @@ def token_view(
     unless there are as many titles as attempts.
     """
     if not isinstance(credits, (Credit, list, tuple)):
-        raise TypeError(f"{CREDIT}; got {shown(credits)}")
+        raise TypeError(f"{CREDIT}; got {short_repr(credits)}")
     if not isinstance(credits, Credit) and not credits:
         raise ValueError(
-            f"there is no attempt to show: credits must hold one or more; got {shown(credits)}"
+            f"there is no attempt to show: credits must hold one or more; got {short_repr(credits)}"
         )
     listed = [credits] if isinstance(credits, Credit) else list(credits)
     for credit in listed:
         if not isinstance(credit, Credit):
-            raise TypeError(f"{CREDIT}; got {type(credit).__name__}: {shown(credit)}")
+            raise TypeError(f"{CREDIT}; got {type(credit).__name__}: {short_repr(credit)}")
     titles = checked_titles(titles, len(listed))
     attempts = [view_data(c, k, title) for c, title in zip(listed, titles)]
     return TokenView(page_data(attempts, color_by, scale))
@@ -100,7 +100,7 @@ def checked_titles(titles: str | Sequence[str] | None, count: int) -> list[str]:
     if len(listed) != count:
         raise ValueError(
             f"titles must be one for each attempt: there are {count} attempts and "
-            f"{len(listed)} titles, {shown(listed)}"
+            f"{len(listed)} titles, {short_repr(listed)}"
         )
     for title in listed:
         check_kind("titles", title, str, "strings, one for each attempt")

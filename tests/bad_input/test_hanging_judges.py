@@ -9,7 +9,7 @@ import warnings
 import pytest
 import torch
 
-from sdpo_lab.core.checks import printable, shown
+from sdpo_lab.core.checks import printable, short_repr
 from sdpo_lab.core.task import Verdict, judge_all
 from sdpo_lab.tasks import guard
 from sdpo_lab.tasks.adapters import Guard, JudgeError, task_from_function
@@ -108,17 +108,20 @@ def test_what_a_message_shows():
             raise RuntimeError("no")
 
     assert (
-        shown("a\x1b[31m\n\u202e\ud800") == repr("a\x1b[31m\n\u202e\ud800")
-        and "\x1b" not in shown("\x1b")
+        short_repr("a\x1b[31m\n\u202e\ud800") == repr("a\x1b[31m\n\u202e\ud800")
+        and "\x1b" not in short_repr("\x1b")
         and printable("a\x1b[31m\u202e") == "a\\x1b[31m\\u202e"
     )
-    assert shown("x" * 1000).endswith("... (1002 characters)") and len(shown(["x" * 10_000])) < 200
     assert (
-        shown(torch.zeros(2, 3)) == "Tensor of shape (2, 3), torch.float32"
-        and shown(Rude()) == "Rude without a repr (RuntimeError)"
+        short_repr("x" * 1000).endswith("... (1002 characters)")
+        and len(short_repr(["x" * 10_000])) < 200
     )
     assert (
-        shown(10**5000) == "int without a repr (ValueError)"
-        and shown(None) == "None"
-        and shown(3.5) == "3.5"
+        short_repr(torch.zeros(2, 3)) == "Tensor of shape (2, 3), torch.float32"
+        and short_repr(Rude()) == "Rude without a repr (RuntimeError)"
+    )
+    assert (
+        short_repr(10**5000) == "int without a repr (ValueError)"
+        and short_repr(None) == "None"
+        and short_repr(3.5) == "3.5"
     )

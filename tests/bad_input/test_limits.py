@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import sdpo_lab as lab
-from sdpo_lab.core.checks import shown
+from sdpo_lab.core.checks import short_repr
 from sdpo_lab.core.rollouts import Rollout
 from sdpo_lab.core.task import Problem
 from sdpo_lab.tasks.sandbox import Program, Sandbox
@@ -56,7 +56,7 @@ from tests.bad_input.values import HUGE, INF, NAN, refused
         ("problem", None, "a problem must be a Problem"),
         ("problem", Problem("p", []), "problem 'p' must end with what the user says"),
     ],
-    ids=lambda v: shown(v)[:40],
+    ids=lambda v: short_repr(v)[:40],
 )
 def test_attempts(field, bad, words, one):
     """Given to a step, or by a sampler of one's own: refused with the name of the field, and

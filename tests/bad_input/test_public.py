@@ -8,7 +8,7 @@ import pytest
 
 import sdpo_lab as lab
 from sdpo_lab import tasks
-from sdpo_lab.core.checks import shown
+from sdpo_lab.core.checks import short_repr
 from sdpo_lab.tasks.sandbox import Sandbox
 from sdpo_lab.trainer import SDPOTrainer
 from tests.bad_input.public import ELSEWHERE, INSIDE, PUBLIC, RESULTS
@@ -81,5 +81,5 @@ def test_public_functions(name, parameter, one):
         except (
             BaseException
         ) as error:  # all of them at once: what is wrong with a parameter is seen in one go
-            wrong.append(f"{parameter}={shown(bad)}: {type(error).__name__}: {error}")
+            wrong.append(f"{parameter}={short_repr(bad)}: {type(error).__name__}: {error}")
     assert not wrong, "\n".join(wrong)

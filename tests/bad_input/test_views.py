@@ -7,7 +7,7 @@ import inspect
 import pytest
 
 import sdpo_lab as lab
-from sdpo_lab.core.checks import shown
+from sdpo_lab.core.checks import short_repr
 from sdpo_lab.core.rollouts import Rollout
 from tests.bad_input.rows import ANY_TEACHER, QUESTION, Row, Sums, given, small
 from tests.bad_input.values import (
@@ -150,5 +150,5 @@ def test_views(name, parameter, drawn, one):
         try:
             refused(lambda: function(**{**arguments, parameter: bad}), parameter, bad)
         except BaseException as error:
-            wrong.append(f"{parameter}={shown(bad)}: {type(error).__name__}: {error}")
+            wrong.append(f"{parameter}={short_repr(bad)}: {type(error).__name__}: {error}")
     assert not wrong, "\n".join(wrong)

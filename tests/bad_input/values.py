@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from sdpo_lab.core.checks import MAX_REPR, printable, shown
+from sdpo_lab.core.checks import MAX_REPR, printable, short_repr
 
 NAN, INF, HUGE = math.nan, math.inf, 10**400
 #: What says what would be right: "must be one of", "from 1 to 9", "give", "it has", "there are".
@@ -31,15 +31,15 @@ def refused(call, name: str, value: object) -> str:
     assert re.search(rf"\b{name.replace('_', '[_ ]')}", said), (
         f"the message does not name {name}: {said}"
     )
-    forms = {shown(value), type(value).__name__} | (
+    forms = {short_repr(value), type(value).__name__} | (
         {repr(value), str(value)} if isinstance(value, (str, float, Path)) else set()
     )
     if isinstance(value, list):  # what is wrong is in it, or how many there are
         forms |= {str(len(value))} | {
-            form for v in value for form in (shown(v), str(v), type(v).__name__)
+            form for v in value for form in (short_repr(v), str(v), type(v).__name__)
         }
     assert any(form[:MAX_REPR] in said for form in forms), (
-        f"the message does not show {shown(value)}: {said}"
+        f"the message does not show {short_repr(value)}: {said}"
     )
     assert ALLOWED.search(said), f"the message does not say what is allowed: {said}"
     assert len(said) < 1500 and printable(said.replace("\n", " ")) == said.replace("\n", " "), (

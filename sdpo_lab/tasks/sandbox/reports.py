@@ -7,7 +7,7 @@ import re
 import signal
 from dataclasses import dataclass
 
-from sdpo_lab.core.checks import check_kind, shown
+from sdpo_lab.core.checks import check_kind, short_repr
 from sdpo_lab.tasks.sandbox import protocol
 
 MAX_CODE = 100_000  # characters of a program; more is not run
@@ -56,7 +56,7 @@ def message_of(program: Program) -> bytes | None:
     if not isinstance(program.code, str) or not isinstance(program.function, str):
         raise TypeError(
             "code and function of the programs must be strings, "
-            f"got {shown(program.code)} and {shown(program.function)}"
+            f"got {short_repr(program.code)} and {short_repr(program.function)}"
         )
     check_kind(
         "inputs of the programs",
@@ -71,7 +71,8 @@ def message_of(program: Program) -> bytes | None:
     for arguments in program.inputs:
         if not isinstance(arguments, (tuple, list)):
             raise TypeError(
-                f"inputs of the programs must be tuples of arguments, one is {shown(arguments)}; "
+                "inputs of the programs must be tuples of arguments, one is "
+                f"{short_repr(arguments)}; "
                 "write (x,) for one argument"
             )
     try:
