@@ -356,9 +356,8 @@ class Loop:
     def micro_batch_gradient(self, batch: Batch, weights: Tensor) -> float:
         """One forward and backward; `weights` (b, T) of the tokens are those of the whole batch."""
         c = self.config
-        # 5. two scorings of the same tokens, each after its own prompt
-        # two readings of the same tokens: hidden states now, logits a chunk at a time, so (N, V)
-        # never exists
+        # 5. two scorings of the same tokens, each after its own prompt: hidden states now, logits a
+        # chunk at a time, so (N, V) never exists
         hidden = completion_hidden(self.model, batch.prompts, batch.completions, c.bf16)  # (N, H)
         student_logits_of = partial(
             token_logits, self.model, temperature=c.temperature, bf16=c.bf16

@@ -18,6 +18,7 @@ from sdpo_lab.exercises.credit_assignment import (
     check_policy_loss,
 )
 from tests.conftest import ROOT
+from tests.exercises.mistakes import assert_named, each_mistake
 
 CELLS = jupytext.read(ROOT / "notebooks" / "01_credit_assignment.py", fmt="py:percent").cells
 EXERCISES = ("policy_loss", "group_advantages", "credit_loss")
@@ -158,24 +159,17 @@ WRONG_CREDIT_LOSSES = {
     "do not know this mistake": [lambda z, n, x, a: -(a * taken(z, n, x)).mean() * 3],
     "returns a float": [lambda z, n, x, a: 1.0],
 }
-WRONG = [
-    (check, function, words)
-    for check, table in (
+
+
+@each_mistake(
+    (
         (check_policy_loss, WRONG_POLICY_LOSSES),
         (check_group_advantages, WRONG_ADVANTAGES),
         (check_credit_loss, WRONG_CREDIT_LOSSES),
     )
-    for words, functions in table.items()
-    for function in functions
-]
-
-
-@pytest.mark.parametrize(
-    "check, function, words", WRONG, ids=[f"{c.__name__}: {w}" for c, _, w in WRONG]
 )
 def test_a_classic_mistake_is_named(check, function, words):
-    said = check(function)
-    assert said.startswith("✗ ") and words in said.lower(), said
+    assert_named(check, function, words)
 
 
 def test_the_right_answer_passes_however_it_is_written():

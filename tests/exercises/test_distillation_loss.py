@@ -13,6 +13,7 @@ from sdpo_lab import exercises as checks
 from sdpo_lab.core import losses
 from sdpo_lab.exercises import check_gradient, check_sequence, check_tail
 from tests.conftest import ROOT
+from tests.exercises.mistakes import assert_named, each_mistake
 
 CELLS = [
     c
@@ -241,24 +242,17 @@ WRONG_SEQUENCES = {
     "returns a list": [lambda p, q, mask: [0.0]],
     "the shape is (4, 2)": [lambda p, q, mask: sequence_loss(p, q, mask).T],
 }
-WRONG = [
-    (check, function, words)
-    for check, table in (
+
+
+@each_mistake(
+    (
         (check_gradient, WRONG_GRADIENTS),
         (check_tail, WRONG_TAILS),
         (check_sequence, WRONG_SEQUENCES),
     )
-    for words, functions in table.items()
-    for function in functions
-]
-
-
-@pytest.mark.parametrize(
-    "check, function, words", WRONG, ids=[f"{c.__name__}: {w}" for c, _, w in WRONG]
 )
 def test_a_classic_mistake_is_named(check, function, words):
-    said = check(function)
-    assert said.startswith("✗ ") and words.lower() in said.lower(), said
+    assert_named(check, function, words)
 
 
 def by_autograd(p, q):

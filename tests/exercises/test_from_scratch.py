@@ -16,6 +16,7 @@ from sdpo_lab import exercises as checks
 from sdpo_lab import sdpo_min
 from sdpo_lab.exercises import check_kl, check_reprompt, check_score
 from tests.conftest import ROOT
+from tests.exercises.mistakes import assert_named, each_mistake
 
 FILE = ROOT / "sdpo_lab" / "sdpo_min.py"
 TREE = ast.parse(FILE.read_text())
@@ -191,24 +192,17 @@ WRONG_REPROMPTS = {
     ],
     "own messages were changed": [in_place],
 }
-WRONG = [
-    (check, function, words)
-    for check, table in (
+
+
+@each_mistake(
+    (
         (check_score, WRONG_SCORES),
         (check_kl, WRONG_KLS),
         (check_reprompt, WRONG_REPROMPTS),
     )
-    for words, functions in table.items()
-    for function in functions
-]
-
-
-@pytest.mark.parametrize(
-    "check, function, words", WRONG, ids=[f"{c.__name__}: {w}" for c, _, w in WRONG]
 )
 def test_a_classic_mistake_is_named(check, function, words):
-    said = check(function)
-    assert said.startswith("✗ ") and words.lower() in said.lower(), said
+    assert_named(check, function, words)
 
 
 def test_the_right_answer_passes_however_it_is_written():
