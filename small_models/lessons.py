@@ -8,6 +8,7 @@ thousands of long documents teach slowly. `make.py` gives them a share of the do
 from __future__ import annotations
 
 import random
+from typing import NamedTuple
 
 from sdpo_lab.tasks.toolcall.world import nonsense_name
 from small_models import plain
@@ -53,28 +54,43 @@ def bit(rng: random.Random) -> str:
     return rng.choice(("{}", "{}", "{}", "'{}'", "({})", "[{}]")).format(word)
 
 
+class Choice(NamedTuple):
+    """Some options, and what is said of them."""
+
+    head: str  #: lists the options
+    lines: list[str]  #: rule out `others` one by one, or say in one line which it is
+    right: str
+    others: list[str]
+    ruled_out: bool
+
+
 def draw_choice(rng: random.Random) -> tuple[str, str]:
     """(prompt, answer): some options, then what rules all but one of them out, or asks for one.
 
-    Said in the words of `plain.EXCLUDE`, or as a validator says it; exclusions add up over several
-    lines.
+    Said in the words of `plain`, or as a validator says it; exclusions add up over several lines.
     """
-    options = [name(rng) for _ in range(rng.choices((2, 3, 4, 5), (0.35, 0.3, 0.25, 0.1))[0])]
-    options = list(dict.fromkeys(options))
-    if len(options) < 2:
-        return draw_choice(rng)
+    choice = draw_options(rng)
+    between = rng.choice(("\n", "\n\n", " "))
+    return between.join([choice.head, *choice.lines]), choice.right
+
+
+def draw_options(rng: random.Random) -> Choice:
+    count = rng.choices((2, 3, 4, 5), (0.35, 0.3, 0.25, 0.1))[0]
+    options: list[str] = []
+    while len(options) < count:
+        options = list(dict.fromkeys([*options, name(rng)]))
     right = rng.choice(options)
     others = [o for o in options if o != right]
     listed = rng.choice((", ", ", ", " or ", " | ", "; ")).join(options)
     head = rng.choice(OPTIONS).format(list=listed)
-    if rng.random() < 0.7:
+    ruled_out = rng.random() < 0.7
+    if ruled_out:
         rng.shuffle(others)
         lines = [without(other, rng) for other in others]
     else:
         said = plain.Said([(rng.choice(others), right, "one")])
         lines = [plain.sentence(said, 3, rng)]
-    between = rng.choice(("\n", "\n\n", " "))
-    return between.join([head, *lines]), right
+    return Choice(head, lines, right, others, ruled_out)
 
 
 def name(rng: random.Random) -> str:

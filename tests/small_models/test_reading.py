@@ -2,6 +2,7 @@
 
 import random
 import re
+from dataclasses import asdict
 
 import pytest
 
@@ -9,7 +10,9 @@ from sdpo_lab.tasks import SHIPPED, followup, load_task
 from sdpo_lab.tasks.toolcall.oracle import Posterior
 from sdpo_lab.tasks.toolcall.world import BY_NAME
 from small_models import plain, readers, reading
-from small_models.lessons import draw_choice
+from small_models.card_text import card_text, checkpoint_text
+from small_models.lessons import draw_choice, draw_options
+from small_models.make import MINIATURE
 
 
 def said(rng):
@@ -36,16 +39,28 @@ def test_sentences_are_many_and_tell_what_the_dial_tells():
         assert "beta" in plain.sentence(missing, 3, rng).lower()
 
 
-def test_the_second_lesson_has_one_right_answer():
-    """What is ruled out is never the answer; where one is asked for, it is the answer."""
+def test_the_second_lesson_has_one_right_answer(monkeypatch):
+    """Each other option is ruled out in a line of its own and the right one in none, or it is the
+    one that is asked for. Words that mean nothing are set aside: any may be a name.
+    """
+    monkeypatch.setattr(plain, "random_words", lambda rng, low, high: "...")
     rng = random.Random(2)
     ruled_out = 0
     for _ in range(2000):
-        prompt, answer = draw_choice(rng)
-        head, *rest = re.split(r"(?<=[.?\n:]) ?", prompt, maxsplit=1)
-        assert answer in prompt
-        ruled_out += answer not in "".join(rest)
-    assert ruled_out > 500
+        choice = draw_options(rng)
+        assert all(option in choice.head for option in (choice.right, *choice.others))
+        said = [set(re.findall(r"\w+", line.lower())) for line in choice.lines]
+        if choice.ruled_out:
+            ruled_out += 1
+            assert len(said) == len(choice.others)
+            for other, words in zip(choice.others, said, strict=True):
+                assert other in words, (other, words)
+        else:
+            assert choice.right in said[0]
+    assert 0.6 < ruled_out / 2000 < 0.8
+    prompt, answer = draw_choice(random.Random(3))
+    assert prompt.startswith(draw_options(random.Random(3)).head)
+    assert answer == draw_options(random.Random(3)).right
 
 
 def test_the_reader_without_lies_and_strange_names_is_the_oracle(monkeypatch):
@@ -114,6 +129,38 @@ def test_messages_move_names_on_a_model(models_on_failures):
     assert nats["asked-for name, judge's words"] > 0.5
     distance = reading.distance(model, tokenizer, cases[:10], 3)
     assert distance["whole answer"] > distance["names"] >= 0
+
+
+def test_a_model_stands_beside_the_reader_on_the_same_cases(models_on_failures):
+    model, tokenizer, _ = models_on_failures
+    seen = reading.beside_the_reader(model, tokenizer, "toolcall", range(200, 202), 20, 2)
+    failed = reading.failures(model, tokenizer, "toolcall", range(200, 202), 20, feedback=2)
+    assert seen["n"] == len(failed) > 20
+    assert 0.5 < seen["bayes"] <= 1 and 0.4 * seen["n"] < seen["successes"] <= seen["n"]
+
+
+def test_a_card_says_what_could_be_read():
+    proportion = {"accuracy": 0.5, "interval": (0.4, 0.6), "n": 96}
+    card = {
+        "name": "stub",
+        "parameters": 1000,
+        "sha256": "abc",
+        "recipe": asdict(MINIATURE),
+        "tasks": {"toolcall": {"pass@1": proportion, "pass@8": proportion}},
+        "loss_curve": [{"step": 1, "loss": 0.25}],
+        "measured": {"one": proportion, "two": proportion | {"bayes": 0.75}},
+        "summary": {"kept in new words": 0.9},
+        "words": {
+            "n": 12,
+            "nats": {"excluded name": -2.5},
+            "distance": {"dial 1": {"whole answer": 0.31, "names": 0.12}},
+        },
+    }
+    text = card_text(card)
+    assert "| two | 0.500 (0.400–0.600) | 0.750 | 96 |" in text
+    assert "| one | 0.500 (0.400–0.600) |  | 96 |" in text
+    assert "| excluded name | -2.50 |" in text and "dial 1 0.31 (0.12)" in text
+    assert "after 7 of its 150 steps" in checkpoint_text(card | {"step": 7})
 
 
 @pytest.fixture(scope="module")
