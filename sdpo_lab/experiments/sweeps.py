@@ -65,8 +65,13 @@ class Run:
     @property
     def key(self) -> tuple:
         """What tells this run from the others of its sweep."""
-        where = {"on": self.on, "model": self.model, "changes": repr(self.changes)}
-        usual = {"on": "toolcall", "model": DEFAULT, "changes": "{}"}
+        where = {
+            "on": self.on,
+            "model": self.model,
+            "changes": repr(self.changes),
+            "preset": self.preset,
+        }
+        usual = {"on": "toolcall", "model": DEFAULT, "changes": "{}", "preset": "laptop"}
         unusual = {k: v for k, v in where.items() if v != usual[k]}
         settings = {**self.task, **self.config, **unusual, "steps": self.steps}
         return self.name, self.seed, tuple(sorted(settings.items()))
