@@ -52,10 +52,12 @@ def tiny_original():
 
 @pytest.fixture
 def tiny(tiny_original):
-    """(model, tokenizer): a copy of it, and Python's random numbers from the start."""
+    """(model, tokenizer): a copy of both, and Python's random numbers from the start.
+
+    Of the tokenizer too: a test that sets its end token would else change those after it.
+    """
     random.seed(0)
-    model, tokenizer = tiny_original
-    return copy.deepcopy(model), tokenizer
+    return copy.deepcopy(tiny_original)
 
 
 # -- runs on a thread

@@ -14,7 +14,7 @@ SIDE_BY_SIDE = "-n 2 --dist loadfile --no-loadscope-reorder"
 VIEWS = (
     f'.venv/kernels/colab/bin/python -m pytest {SIDE_BY_SIDE} -m "not slow" tests/live tests/views'
 )
-NBVAL = f"{SIDE_BY_SIDE} --nbval-lax --nbval-cell-timeout=240 --nbval-kernel-name=colab "
+NBVAL = f"{SIDE_BY_SIDE} --nbval-lax --nbval-cell-timeout=600 --nbval-kernel-name=colab "
 TWO = "notebooks/00_quickstart.ipynb notebooks/05_live_training.ipynb"
 
 
